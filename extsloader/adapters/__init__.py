@@ -1,0 +1,1 @@
+"""One kernel interface or tool each. They carry out orders and decide nothing."""

@@ -1,0 +1,1 @@
+"""`extsloaderctl`: what operators and scripts use."""

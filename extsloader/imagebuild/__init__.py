@@ -1,0 +1,1 @@
+"""`mkext`: from recipes to a signed image; never installed on a device."""

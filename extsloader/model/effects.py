@@ -1,0 +1,158 @@
+"""Orders, the only way out of the core; each ends in the event that its docstring names."""
+
+from dataclasses import dataclass
+
+from extsloader.model.events import TimerId
+from extsloader.model.ids import Digest, ServiceName, SourceId
+from extsloader.model.manifest import Readiness, StoredImage
+from extsloader.model.plan import ContainerPlan
+from extsloader.model.source import Source
+from extsloader.model.status import Change
+
+
+@dataclass(frozen=True, slots=True)
+class ListSources:
+    """Enumerate anew: SourcesListed."""
+
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Read the superblock in a helper: Probed or Refused."""
+
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Verify and copy in a helper: VerifyProgressed*, then Verified or Refused."""
+
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class CancelHelper:
+    """Kill the helper that works on this source; its own effect still ends, with Refused."""
+
+    source: SourceId
+
+
+@dataclass(frozen=True, slots=True)
+class MountImage:
+    """Loop, mount, read the bundles: ImageMounted or ImageFailed."""
+
+    image: StoredImage
+
+
+@dataclass(frozen=True, slots=True)
+class UnmountImage:
+    """Undo MountImage: ImageUnmounted."""
+
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class DropImage:
+    """Delete an image that is not active from the store; no event."""
+
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class CreateService:
+    """Mounts, cgroup and container, not yet started: ServiceCreated or ServiceFailed."""
+
+    plan: ContainerPlan
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartService:
+    """Start the created container: ServiceStarted or ServiceFailed."""
+
+    service: ServiceName
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReady:
+    """One readiness check: ServiceChecked."""
+
+    service: ServiceName
+    run: int
+    readiness: Readiness
+
+
+@dataclass(frozen=True, slots=True)
+class SignalService:
+    """Send a signal to the main process; its end is ServiceExited."""
+
+    service: ServiceName
+    run: int
+    signal: str
+
+
+@dataclass(frozen=True, slots=True)
+class KillService:
+    """SIGKILL everything in the service's cgroup; the end is ServiceExited."""
+
+    service: ServiceName
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveService:
+    """Delete container, cgroup and, when `unmount`, the mounts: ServiceRemoved."""
+
+    plan: ContainerPlan
+    run: int
+    unmount: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """TimerFired after so many seconds, unless set again or cancelled."""
+
+    timer: TimerId
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTimer:
+    """Forget the timer, if it runs."""
+
+    timer: TimerId
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Write one change of state to journal and event history; no event."""
+
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Everything is stopped and undone: the loop may end."""
+
+
+Effect = (
+    ListSources
+    | Probe
+    | Verify
+    | CancelHelper
+    | MountImage
+    | UnmountImage
+    | DropImage
+    | CreateService
+    | StartService
+    | CheckReady
+    | SignalService
+    | KillService
+    | RemoveService
+    | SetTimer
+    | CancelTimer
+    | Record
+    | Finish
+)

@@ -1,0 +1,255 @@
+"""Facts. They are the only way into the core; an adapter or the executor reports each once."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from extsloader.model.ids import Digest, ServiceName, SourceId
+from extsloader.model.manifest import StoredImage
+from extsloader.model.plan import Bundle
+from extsloader.model.reasons import Problem
+from extsloader.model.source import Source, Superblock
+
+
+class TimerKind(StrEnum):
+    """What a timer is for."""
+
+    CHOOSE = "choose"  # stop waiting for other candidates
+    RETRY = "retry"  # a candidate's next try
+    BACK_OFF = "back-off"  # a service's next start
+    CHECK = "check"  # the next readiness check
+    DELAY = "delay"  # readiness by delay
+    READINESS = "readiness"  # too late to become ready
+    GRACE = "grace"  # too late to stop politely
+
+
+@dataclass(frozen=True, slots=True)
+class TimerId:
+    """At most one timer of a kind runs for a subject; setting it again moves it."""
+
+    kind: TimerKind
+    subject: ServiceName | SourceId | None = None
+
+
+class CauseKind(StrEnum):
+    """How a service ended."""
+
+    CODE = "code"
+    SIGNAL = "signal"
+    OOM = "out-of-memory"
+    LOST = "lost"  # its supervisor died, the exit code with it
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """How a service ended; `number` is the exit code or the signal."""
+
+    kind: CauseKind
+    number: int = 0
+
+    def __str__(self) -> str:
+        match self.kind:
+            case CauseKind.CODE:
+                return f"exit code {self.number}"
+            case CauseKind.SIGNAL:
+                return f"signal {self.number}"
+            case CauseKind.OOM:
+                return "killed: out of memory"
+            case CauseKind.LOST:
+                return "its supervisor conmon ended, exit code unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSeen:
+    """A medium is there (again, or with changed facts)."""
+
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class SourceGone:
+    """The medium at this path is not there any more, whatever its generation was."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourcesListed:
+    """All that a provider has now: what it had before and is missing here is gone."""
+
+    provider: str
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EventsLost:
+    """The kernel's queue overran (ENOBUFS): only a new listing tells the truth."""
+
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """The superblock was read."""
+
+    source: SourceId
+    superblock: Superblock
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyProgressed:
+    """So many bytes of the image are copied and hashed."""
+
+    source: SourceId
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The helper vouches for the image, and the store holds its bytes."""
+
+    source: SourceId
+    image: StoredImage
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Probing or verification ended with a reason, the helper's end or its deadline included."""
+
+    source: SourceId
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class ImageMounted:
+    """The image is mounted and its bundles are read; bundle problems name the service."""
+
+    digest: Digest
+    mountpoint: str
+    bundles: tuple[Bundle, ...]
+    problems: tuple[tuple[ServiceName, Problem], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFailed:
+    """The image could not be mounted; everything half done is undone."""
+
+    digest: Digest
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class ImageUnmounted:
+    """The image is gone from the mount table; `problem` says what stayed behind, if anything."""
+
+    digest: Digest
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceCreated:
+    """The container exists and waits for its start, or runs already (`running`): adopted."""
+
+    service: ServiceName
+    run: int
+    pid: int
+    running: bool = False
+    reduced: tuple[str, ...] = ()  # limits that the kernel could not honour
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStarted:
+    """The first instruction of the service was executed."""
+
+    service: ServiceName
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceNotified:
+    """The service sent READY=1 (sd_notify(3))."""
+
+    service: ServiceName
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceChecked:
+    """One readiness check ended."""
+
+    service: ServiceName
+    run: int
+    ready: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceExited:
+    """The service's main process ended."""
+
+    service: ServiceName
+    run: int
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFailed:
+    """Creating or starting it failed; what was half made is undone by the removal that follows."""
+
+    service: ServiceName
+    run: int
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRemoved:
+    """Container and cgroup are gone; `problem` says what stayed behind, if anything."""
+
+    service: ServiceName
+    run: int
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """A timer that the core had set has run out."""
+
+    timer: TimerId
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """The agent shall stop its services and end (SIGTERM)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EffectFailed:
+    """A surprise in the shell: recorded, and the daemon lives on."""
+
+    effect: str
+    reason: str
+
+
+Event = (
+    SourceSeen
+    | SourceGone
+    | SourcesListed
+    | EventsLost
+    | Probed
+    | VerifyProgressed
+    | Verified
+    | Refused
+    | ImageMounted
+    | ImageFailed
+    | ImageUnmounted
+    | ServiceCreated
+    | ServiceStarted
+    | ServiceNotified
+    | ServiceChecked
+    | ServiceExited
+    | ServiceFailed
+    | ServiceRemoved
+    | TimerFired
+    | StopAsked
+    | EffectFailed
+)

@@ -1,0 +1,26 @@
+"""Facts about the device that decisions need; read once at start by an adapter."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What this machine is and what it can grant to a service."""
+
+    arch: str  # "amd64", "arm64"
+    hypervisor: str = "kvm"
+    core_version: str = ""
+    device_id: str = ""
+    cgroups: int = 1  # version of the hierarchy that holds memory and pids
+    capabilities: frozenset[str] = frozenset()  # our bounding set, as "CAP_SYS_ADMIN"
+    min_oom_score_adj: int = -1000  # lower values need CAP_SYS_RESOURCE (proc(5))
+    rlimits: tuple[tuple[str, int], ...] = ()  # ("RLIMIT_NOFILE", hard limit) that we cannot raise
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One reading of clock and dice, taken by the loop before each step."""
+
+    now: float  # seconds of CLOCK_BOOTTIME: durations and timers
+    wall: float = 0.0  # seconds since 1970, for display only: it may be wrong
+    dice: float = 0.0  # [0, 1)

@@ -1,0 +1,73 @@
+"""The daemon's configuration as data, already checked by `extsloader.settings`."""
+
+from dataclasses import dataclass, field
+
+from extsloader.model.source import Filters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paths:
+    """Where things are. `below` moves all of them under one directory for `--root`."""
+
+    keys: str = "/etc/extsloader/keys"
+    run: str = "/run/extsloader"
+    state: str = "/persist/extsloader"
+    watch: tuple[str, ...] = ("/persist/ext-imga.img", "/persist/ext-imgb.img")
+    # files or directories (each *.img in them)
+
+    @property
+    def socket(self) -> str:
+        """The status socket."""
+        return f"{self.run}/extsloader.sock"
+
+    @property
+    def store(self) -> str:
+        """Verified images, `<digest>.img`."""
+        return f"{self.state}/store"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Device-side limits: for all services together, and defaults where a manifest is silent."""
+
+    memory: int = 0  # bytes for all services together; 0 is three quarters of the machine
+    cpu_weight: int = 100  # of all services together against the rest of the machine
+    pids: int = 4096  # all services together
+    service_memory: int = 128 << 20  # bytes
+    service_pids: int = 256
+    upper: int = 64 << 20  # bytes that one service may write into its overlay
+    parallel_creates: int = 4  # measured: more gains nothing on two cores
+    parallel_helpers: int = 2
+    store_images: int = 2  # the active one and one more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Deadlines in seconds."""
+
+    probe: float = 5.0
+    verify: float = 600.0
+    min_rate: int = 1 << 20  # bytes a second that a medium must deliver over 10 s
+    choose: float = 2.0  # wait for other candidates' verdicts before the first activation
+    retry_base: float = 1.0
+    retry_cap: float = 60.0
+    retry_limit: int = 5
+    runtime: float = 30.0  # one call of the container runtime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that an operator may set."""
+
+    enabled: bool = True
+    device_id: str = ""
+    hypervisor: str = ""  # "": read from /run/eve-hv-type, "kvm" where that is missing
+    udev: bool = True  # watch block devices
+    runtime: str = "auto"  # "runc", "crun"; auto: crun where cgroups are v2
+    cgroup: str = "extsloader"  # name of the parent group
+    log_format: str = "text"  # "json"
+    socket_group: str = ""  # group that may read the status; "": root only
+    paths: Paths = field(default_factory=Paths)
+    filters: Filters = field(default_factory=Filters)
+    limits: Limits = field(default_factory=Limits)
+    timeouts: Timeouts = field(default_factory=Timeouts)

@@ -1,0 +1,65 @@
+"""Places where an image may be found, and what was seen there before anything was trusted."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from extsloader.model.ids import SourceId
+
+
+class SourceKind(StrEnum):
+    """How a source is opened and what is checked about its identity."""
+
+    DEVICE = "device"  # a block device with a medium in it
+    FILE = "file"  # a regular file in a watched directory
+    STORED = "stored"  # an image in our own store, kept by an earlier verification
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What the kernel says about a source: no byte of its content has been read."""
+
+    id: SourceId
+    kind: SourceKind
+    size: int  # bytes
+    removable: bool = False
+    devno: str = ""  # "major:minor" of a device
+    disk: str = ""  # node of the whole disk when the source is a partition
+    partition: int = 0  # its number there, from 1
+
+
+class FsType(StrEnum):
+    """File systems and tables that the superblock readers know."""
+
+    SQUASHFS = "squashfs"
+    EXT = "ext4"
+    VFAT = "vfat"
+    GPT = "gpt"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Superblock:
+    """What a bounded read of the first sectors shows; labels are bytes from outside: show escaped.
+
+    squashfs has no label, so a label can only come from the partition entry or another carrier.
+    """
+
+    fs_type: FsType
+    label: str = ""
+    used: int = 0  # bytes that the file system claims to use, 0 where it does not say
+    partition_label: str = ""
+    partition_type: str = ""  # type GUID, upper case
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Which sources may become candidates; an empty tuple lets everything through."""
+
+    fs_types: tuple[FsType, ...] = (FsType.SQUASHFS,)
+    labels: tuple[str, ...] = ()
+    partition_labels: tuple[str, ...] = ()
+    partition_types: tuple[str, ...] = ()
+    min_size: int = 8192  # bytes; nothing smaller can hold superblock and trailer
+    max_size: int = 64 << 30  # bytes
+    removable: bool | None = None  # None: both
+    devices: tuple[str, ...] = ()  # glob patterns of device nodes, e.g. "/dev/sd*"

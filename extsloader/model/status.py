@@ -1,0 +1,144 @@
+"""The one truth about the agent, as `/v1/status` serves it (schema 1)."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from extsloader.model.ids import ServiceName
+from extsloader.model.reasons import Code
+
+
+class AgentState(StrEnum):
+    """State of the whole. Never ready because nothing was checked."""
+
+    DISABLED = "disabled"
+    SEARCHING = "searching"
+    VERIFYING = "verifying"
+    ACTIVATING = "activating"
+    READY = "ready"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a service uses now; None where the kernel does not say."""
+
+    memory: int | None = None  # bytes
+    cpu_seconds: float | None = None
+    pids: int | None = None
+    oom_kills: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceLimits:
+    """The limits that hold, after defaults."""
+
+    memory: int
+    swap: int
+    cpu_weight: int
+    cpu_quota: float | None
+    pids: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceStatus:
+    """One service. `state` is a phase of the supervision table, "blocked" while it waits."""
+
+    name: ServiceName
+    state: str
+    reason: str = ""
+    code: Code | None = None
+    hint: str = ""
+    waiting_for: tuple[ServiceName, ...] = ()
+    pid: int | None = None
+    restarts: int = 0
+    since: float = 0.0  # wall clock, seconds since 1970
+    retry_in: float | None = None  # seconds at the time of the last step
+    essential: bool = False
+    reduced: tuple[str, ...] = ()
+    last_exit: str = ""
+    limits: ServiceLimits | None = None
+    usage: Usage | None = None
+    requires: tuple[ServiceName, ...] = ()
+    wants: tuple[ServiceName, ...] = ()
+    after: tuple[ServiceName, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateStatus:
+    """One place where an image was looked for, and the verdict."""
+
+    device: str
+    generation: str
+    verdict: str  # probing, ignored, verifying, retrying, refused, verified
+    code: Code | None = None
+    reason: str = ""
+    hint: str = ""
+    progress: float | None = None  # 0..1 while copying
+    size: int = 0
+    present: bool = True
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageStatus:
+    """The active image."""
+
+    name: str
+    version: str
+    sequence: int
+    digest: str
+    source: str  # where it came from
+    source_present: bool
+    integrity: str  # "store": copied while hashing, used from there
+    phase: str
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentStatus:
+    """The agent itself."""
+
+    version: str
+    pid: int
+    started: float
+    rss: int | None = None  # bytes; read when asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusSnapshot:
+    """Computed after each step; the socket, the journal and the tools all show this one."""
+
+    schema: int = 1
+    generation: int = 0
+    state: AgentState = AgentState.SEARCHING
+    reason: str = ""
+    since: float = 0.0
+    image: ImageStatus | None = None
+    services: tuple[ServiceStatus, ...] = ()
+    candidates: tuple[CandidateStatus, ...] = ()
+    agent: AgentStatus | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One change of state, as the journal and `/v1/events` show it."""
+
+    id: int = 0  # counts up from the agent's start
+    wall: float = 0.0
+    subject: str  # "agent", "candidate /dev/sdb1", "image 0123456789ab", "service mosquitto"
+    old: str
+    new: str
+    reason: str = ""
+    code: Code | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """From the symptom of one service to its root cause."""
+
+    service: ServiceName
+    summary: str  # one sentence
+    steps: tuple[str, ...] = ()  # symptom first, root cause last
+    next_step: str = ""  # what the operator can do

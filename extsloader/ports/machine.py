@@ -1,0 +1,134 @@
+"""Protocols between the runtime and the adapters."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from extsloader.model.events import Cause, Event
+from extsloader.model.ids import Digest, ServiceName
+from extsloader.model.manifest import Readiness, Resources, Service, StoredImage
+from extsloader.model.plan import Bundle, ContainerPlan, MountStep
+from extsloader.model.source import Source, Superblock
+from extsloader.model.status import Usage
+
+Emit = Callable[[Event], None]
+"""Puts one event into the inbox; never blocks, to be called on the loop's thread only."""
+
+
+class SourcePort(Protocol):
+    """One provider of sources: block devices, or files in directories."""
+
+    provider: str
+
+    def start(self, emit: Emit) -> None:
+        """Begin to report on the running loop, before the first listing. Raises MachineError."""
+
+    def list_sources(self) -> tuple[Source, ...]:
+        """All sources that are there now. Raises MachineError."""
+
+    def close(self) -> None:
+        """Stop reporting and free the descriptors."""
+
+
+class VerifierPort(Protocol):
+    """Runs short-lived helpers; cancelling the call kills the helper and reaps it."""
+
+    async def probe(self, source: Source) -> Superblock:
+        """Read the superblock. Raises ImageRefusedError (deadline and helper death included)."""
+
+    async def verify(
+        self, source: Source, progress: Callable[[int, int], None]
+    ) -> tuple[StoredImage, int]:
+        """Verify and store. Returns the image and a read-only descriptor of the stored file.
+
+        The caller owns the descriptor. `progress` gets bytes done and in all.
+        Raises ImageRefusedError.
+        """
+
+
+class MountPort(Protocol):
+    """Mounts. Every call blocks and is safe to repeat: done twice is done once."""
+
+    def mount_image(self, image: StoredImage, descriptor: int) -> str:
+        """Loop device on the descriptor, squashfs `ro,nosuid,nodev`; returns the mount point.
+
+        Raises MachineError, with everything half done undone.
+        """
+
+    def unmount_image(self, digest: Digest) -> None:
+        """Undo `mount_image`; the loop device goes with it. Raises MachineError."""
+
+    def apply(self, steps: tuple[MountStep, ...]) -> None:
+        """Do the steps in order; on failure undo those done. Raises MachineError."""
+
+    def undo(self, steps: tuple[MountStep, ...]) -> None:
+        """Undo the steps in reverse order, going on after a failure. Raises MachineError."""
+
+    def read_bundle(self, mountpoint: str, service: Service) -> Bundle:
+        """Read a bundle's two files without following links. Raises MachineError(E_BUNDLE)."""
+
+
+class CgroupPort(Protocol):
+    """Control groups of one parent; calls take microseconds and run on the loop's thread."""
+
+    def open_parent(self) -> tuple[str, ...]:
+        """Make the parent group with its aggregate limits; returns what could not be granted."""
+
+    def close_parent(self) -> None:
+        """Remove the parent if nothing is left in it. Raises MachineError."""
+
+    def create(self, service: ServiceName, resources: Resources) -> tuple[str, ...]:
+        """Make the group and set its limits; returns what could not be granted, in sentences."""
+
+    def usage(self, service: ServiceName) -> Usage:
+        """What the service uses now; all None where there is no group."""
+
+    def kill(self, service: ServiceName) -> None:
+        """SIGKILL every process in the group, also those that fork meanwhile."""
+
+    def remove(self, service: ServiceName) -> None:
+        """Remove the group and groups below it. Raises MachineError when processes are left."""
+
+
+class RuntimePort(Protocol):
+    """Containers, created and started apart so that creation can run ahead of dependencies."""
+
+    def start_watching(self, on_exit: Callable[[ServiceName, int, Cause], None]) -> None:
+        """Report each end of a service once, with the pid that `create` gave."""
+
+    async def create(self, plan: ContainerPlan) -> tuple[int, bool]:
+        """Create the container; returns its pid and whether it runs already (adopted).
+
+        A container of this id that has ended is replaced. Raises MachineError.
+        """
+
+    async def start(self, service: ServiceName) -> None:
+        """Let the created container execute its first instruction. Raises MachineError."""
+
+    def signal(self, service: ServiceName, name: str) -> None:
+        """Send a signal ("SIGTERM") to the main process; no error when it is gone."""
+
+    async def delete(self, service: ServiceName) -> None:
+        """Delete the container and its files; no error when there is none. Raises MachineError."""
+
+    def close(self) -> None:
+        """Stop watching; running containers go on."""
+
+
+class ReadinessPort(Protocol):
+    """Single readiness checks; repeating them is the core's decision."""
+
+    def listen(self, service: ServiceName, directory: str, on_ready: Callable[[], None]) -> None:
+        """Open `<directory>/notify` and report READY=1 from now on (sd_notify(3))."""
+
+    async def check(self, plan: ContainerPlan, readiness: Readiness, pid: int) -> tuple[bool, str]:
+        """One check with a short deadline of its own: ready or not, and why not."""
+
+    def forget(self, service: ServiceName) -> None:
+        """Close what `listen` opened."""
+
+
+class ImageStorePort(Protocol):
+    """Housekeeping of the store."""
+
+    def drop(self, digest: Digest) -> None:
+        """Delete one image; no error when it is gone. Raises MachineError."""

@@ -1,0 +1,1 @@
+"""The asyncio shell around the core: inbox, loop, timers, executor, status hub."""

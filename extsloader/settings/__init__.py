@@ -1,0 +1,1 @@
+"""Reads and checks the configuration in a short-lived process, all problems at once."""

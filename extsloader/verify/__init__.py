@@ -1,0 +1,1 @@
+"""The short-lived helper: everything that touches bytes before they are trusted."""
