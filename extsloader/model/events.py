@@ -59,6 +59,13 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentStarted:
+    """The first event: providers report already, nothing has been listed yet."""
+
+    providers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SourceSeen:
     """A medium is there (again, or with changed facts)."""
 
@@ -231,7 +238,8 @@ class EffectFailed:
 
 
 Event = (
-    SourceSeen
+    AgentStarted
+    | SourceSeen
     | SourceGone
     | SourcesListed
     | EventsLost

@@ -43,6 +43,7 @@ class ContainerPlan:
     digest: Digest
     container_id: str
     bundle_dir: str  # holds config.json, rootfs is mounted at <bundle_dir>/rootfs
+    notify_dir: str  # on the host; bound into the container when readiness is by notify
     spec: str  # OCI config.json to write there
     mounts: tuple[MountStep, ...]
     resources: Resources  # no None left: defaults are filled in

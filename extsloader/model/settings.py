@@ -1,6 +1,6 @@
 """The daemon's configuration as data, already checked by `extsloader.settings`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from extsloader.model.source import Filters
 
@@ -14,6 +14,17 @@ class Paths:
     state: str = "/persist/extsloader"
     watch: tuple[str, ...] = ("/persist/ext-imga.img", "/persist/ext-imgb.img")
     # files or directories (each *.img in them)
+
+    def below(self, root: str) -> "Paths":
+        """The same paths below the directory `root`."""
+        prefix = root.rstrip("/")
+        return replace(
+            self,
+            keys=prefix + self.keys,
+            run=prefix + self.run,
+            state=prefix + self.state,
+            watch=tuple(prefix + path for path in self.watch),
+        )
 
     @property
     def socket(self) -> str:

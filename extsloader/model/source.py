@@ -25,6 +25,19 @@ class Source:
     devno: str = ""  # "major:minor" of a device
     disk: str = ""  # node of the whole disk when the source is a partition
     partition: int = 0  # its number there, from 1
+    backing_file: str = ""  # of a loop device
+
+
+def device_generation(diskseq: str, partition: int, devno: str) -> str:
+    """A device's `SourceId.generation`; kernels before 5.15 have no DISKSEQ: its number must do."""
+    if not diskseq:
+        return devno
+    return f"{diskseq}.{partition}" if partition else diskseq
+
+
+def file_generation(inode: int, size: int, changed_ns: int) -> str:
+    """A file's `SourceId.generation`: whoever writes to a file changes its change time."""
+    return f"{inode}-{size}-{changed_ns}"
 
 
 class FsType(StrEnum):

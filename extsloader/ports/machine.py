@@ -1,6 +1,7 @@
 """Protocols between the runtime and the adapters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from extsloader.model.events import Cause, Event
@@ -132,3 +133,16 @@ class ImageStorePort(Protocol):
 
     def drop(self, digest: Digest) -> None:
         """Delete one image; no error when it is gone. Raises MachineError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """All that may be asked of the machine."""
+
+    sources: Mapping[str, SourcePort]
+    verifier: VerifierPort
+    mounts: MountPort
+    cgroups: CgroupPort
+    runtime: RuntimePort
+    readiness: ReadinessPort
+    store: ImageStorePort

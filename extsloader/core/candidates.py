@@ -1,0 +1,231 @@
+"""The way of a source to its verdict.
+
+                      Probed            Probed, filters say no
+    new --> probing ---------> queued      ---------> ignored
+     ^         |                 |
+     |         | Refused         v        Verified
+     |         +---------+-- verifying ------------> verified
+     |                   |
+     +---- retrying <----+----> refused
+           (transient)
+
+`present` is apart from the phase: a medium that was pulled while a helper reads it stays in its
+phase until the helper's own end is reported, so at most one helper works for a source and no
+report of an old one can be taken for a new one's.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from extsloader.core import admit, backoff
+from extsloader.core.step import Step, put
+from extsloader.model.effects import CancelHelper, Effect, Probe, SetTimer, Verify
+from extsloader.model.errors import IllegalTransitionError
+from extsloader.model.events import TimerId, TimerKind
+from extsloader.model.ids import SourceId
+from extsloader.model.machine import Moment
+from extsloader.model.manifest import StoredImage
+from extsloader.model.reasons import TRANSIENT, Code, Problem
+from extsloader.model.source import Source, SourceKind, Superblock
+from extsloader.model.world import Candidate, CandidatePhase, World
+
+REMEMBERED = 64
+"""Verdicts on media that are gone are kept for questions, the oldest dropped first."""
+
+IN_HELPER = frozenset({CandidatePhase.PROBING, CandidatePhase.VERIFYING})
+UNDECIDED = IN_HELPER | {CandidatePhase.NEW, CandidatePhase.QUEUED}
+PROVIDES = {
+    "udev": frozenset({SourceKind.DEVICE}),
+    "files": frozenset({SourceKind.FILE, SourceKind.STORED}),
+}
+
+
+def see(world: World, source: Source) -> Step:
+    """A source is there: new, known already, or another medium in the same place."""
+    known = world.candidates.get(source.id)
+    if known is not None and known.present:
+        return Step(_put(world, replace(known, source=source)))
+    if _is_ours(world, source):
+        return Step(world)
+    problem = admit.refuse_unprobed(source, world.settings.filters, world.settings.paths.store)
+    phase = CandidatePhase.IGNORED if problem else CandidatePhase.NEW
+    candidate = Candidate(source=source, phase=phase, problem=problem)
+    step = lose(world, source.id.path)
+    return Step(_put(step.world, candidate), step.effects)
+
+
+def lose(world: World, path: str) -> Step:
+    """Whatever medium was at this path is gone: helpers are killed, verdicts are kept."""
+    gone = [c for c in world.candidates.values() if c.source.id.path == path and c.present]
+    effects = tuple(CancelHelper(c.source.id) for c in gone if c.phase in IN_HELPER)
+    for candidate in gone:
+        world = _put(world, replace(candidate, present=False))
+    return Step(_forget(world), effects)
+
+
+def take_listing(world: World, provider: str, sources: tuple[Source, ...]) -> Step:
+    """The truth of one provider: what it does not list is gone."""
+    listed = {source.id.path for source in sources}
+    kinds = PROVIDES[provider]
+    step = Step(replace(world, awaited=world.awaited - {provider}))
+    for candidate in world.candidates.values():
+        path = candidate.source.id.path
+        if candidate.source.kind in kinds and path not in listed:
+            step = step.then(lose, path)
+    for source in sources:
+        step = step.then(see, source)
+    return step
+
+
+def take_superblock(world: World, source: SourceId, superblock: Superblock) -> Step:
+    """Probing ended well: the filters decide."""
+    candidate = _in_phase(world, source, CandidatePhase.PROBING)
+    problem = admit.refuse_probed(candidate.source, superblock, world.settings.filters)
+    phase = CandidatePhase.IGNORED if problem else CandidatePhase.QUEUED
+    return Step(
+        _put(world, replace(candidate, phase=phase, superblock=superblock, problem=problem))
+    )
+
+
+def take_progress(world: World, source: SourceId, done: int, total: int) -> Step:
+    """So much is copied."""
+    candidate = world.candidates.get(source)
+    if candidate is None or candidate.phase is not CandidatePhase.VERIFYING:
+        return Step(world)
+    return Step(_put(world, replace(candidate, done=done, total=total)))
+
+
+def accept(world: World, source: SourceId, image: StoredImage) -> Step:
+    """The helper vouches for the image."""
+    candidate = _in_phase(world, source, CandidatePhase.VERIFYING)
+    verified = replace(candidate, phase=CandidatePhase.VERIFIED, problem=None, digest=image.digest)
+    return Step(_put(world, verified))
+
+
+def refuse(world: World, source: SourceId, problem: Problem, moment: Moment) -> Step:
+    """A helper said no, or ended without a word."""
+    candidate = world.candidates.get(source)
+    if candidate is None or candidate.phase not in IN_HELPER:
+        raise IllegalTransitionError(f"a refusal for {source}, for which no helper works")
+    if not candidate.present:
+        problem = _gone(source)
+    refused = replace(candidate, tries=candidate.tries + 1, problem=problem)
+    if _worth_retrying(world, refused):
+        return _retry(world, refused, moment)
+    return Step(_put(world, replace(refused, phase=CandidatePhase.REFUSED)))
+
+
+def retry(world: World, source: SourceId) -> Step:
+    """The pause after a passing fault is over."""
+    candidate = world.candidates.get(source)
+    if candidate is None or candidate.phase is not CandidatePhase.RETRYING:
+        return Step(world)
+    phase = CandidatePhase.NEW if candidate.present else CandidatePhase.REFUSED
+    return Step(_put(world, replace(candidate, phase=phase)))
+
+
+def start_helpers(world: World) -> Step:
+    """Give free helpers their next source; verification goes before new probes."""
+    if world.stopping:
+        return Step(world)
+    step = Step(world)
+    for phase in (CandidatePhase.QUEUED, CandidatePhase.NEW):
+        for candidate in [c for c in world.candidates.values() if c.phase is phase]:
+            if _busy(step.world) < world.settings.limits.parallel_helpers or not candidate.present:
+                step = step.then(_start_helper, candidate)
+    return step
+
+
+def cancel_helpers(world: World) -> tuple[Effect, ...]:
+    """Kill the helpers at work: the agent stops."""
+    return tuple(CancelHelper(c.source.id) for c in at_work(world))
+
+
+def at_work(world: World) -> tuple[Candidate, ...]:
+    """The candidates that a helper works for."""
+    return tuple(c for c in world.candidates.values() if c.phase in IN_HELPER)
+
+
+def is_undecided(world: World) -> bool:
+    """Whether a verdict is still to be expected without waiting for a retry."""
+    return bool(world.awaited) or any(
+        c.present and c.phase in UNDECIDED for c in world.candidates.values()
+    )
+
+
+def _start_helper(world: World, candidate: Candidate) -> Step:
+    if not candidate.present:
+        gone = replace(candidate, phase=CandidatePhase.REFUSED, problem=_gone(candidate.source.id))
+        return Step(_put(world, gone))
+    if candidate.phase is CandidatePhase.NEW:
+        probing = replace(candidate, phase=CandidatePhase.PROBING)
+        return Step(_put(world, probing), (Probe(candidate.source),))
+    verifying = replace(candidate, phase=CandidatePhase.VERIFYING, done=0, total=0)
+    return Step(_put(world, verifying), (Verify(candidate.source),))
+
+
+def _retry(world: World, candidate: Candidate, moment: Moment) -> Step:
+    timeouts = world.settings.timeouts
+    pause = backoff.delay(
+        failures=candidate.tries,
+        base=timeouts.retry_base,
+        cap=timeouts.retry_cap,
+        jitter=0.5,
+        dice=moment.dice,
+    )
+    waiting = replace(candidate, phase=CandidatePhase.RETRYING, retry_at=moment.now + pause)
+    timer = SetTimer(TimerId(TimerKind.RETRY, candidate.source.id), pause)
+    return Step(_put(world, waiting), (timer,))
+
+
+def _worth_retrying(world: World, candidate: Candidate) -> bool:
+    problem = candidate.problem
+    return (
+        problem is not None
+        and problem.code in TRANSIENT
+        and candidate.present
+        and not world.stopping
+        and candidate.tries < world.settings.timeouts.retry_limit
+    )
+
+
+def _in_phase(world: World, source: SourceId, phase: CandidatePhase) -> Candidate:
+    candidate = world.candidates.get(source)
+    if candidate is None or candidate.phase is not phase:
+        found = candidate.phase if candidate else "unknown"
+        raise IllegalTransitionError(f"{source} is {found}, a report expects {phase}")
+    return candidate
+
+
+def _is_ours(world: World, source: Source) -> bool:
+    """A store file that was verified in this life needs no second look."""
+    known = (image.stored.path for image in world.images.values())
+    return source.kind is SourceKind.STORED and source.id.path in known
+
+
+def _busy(world: World) -> int:
+    return len(at_work(world))
+
+
+def _gone(source: SourceId) -> Problem:
+    return Problem(
+        Code.GONE, f"cannot read {source}: the medium was taken away", "plug it in again"
+    )
+
+
+def _put(world: World, candidate: Candidate) -> World:
+    return replace(world, candidates=put(world.candidates, candidate.source.id, candidate))
+
+
+def _forget(world: World) -> World:
+    """Drop the oldest verdicts on media that are gone; nothing that a helper works for."""
+    gone = [c for c in world.candidates.values() if not c.present and c.phase not in IN_HELPER]
+    dropped = _ids(gone[: max(0, len(gone) - REMEMBERED)])
+    if not dropped:
+        return world
+    kept = {id_: c for id_, c in world.candidates.items() if id_ not in dropped}
+    return replace(world, candidates=kept)
+
+
+def _ids(candidates: Iterable[Candidate]) -> frozenset[SourceId]:
+    return frozenset(candidate.source.id for candidate in candidates)

@@ -1,0 +1,115 @@
+"""The one decision function: a world, an event and a moment give the next world and orders."""
+
+from dataclasses import replace
+
+from extsloader.core import candidates, changes, fleet, images, services
+from extsloader.core.step import Step
+from extsloader.model import events as ev
+from extsloader.model.effects import CancelTimer, Finish, ListSources, Record
+from extsloader.model.events import Event, TimerId, TimerKind
+from extsloader.model.ids import SourceId
+from extsloader.model.machine import Moment
+from extsloader.model.reasons import Code, Problem
+from extsloader.model.world import CandidatePhase, ImagePhase, World
+
+
+def step(world: World, event: Event, moment: Moment) -> Step:
+    """Apply the event, then give every order that is due now.
+
+    Raises IllegalTransitionError for a report that cannot be true; the caller's world stands.
+    """
+    outcome = _apply(world, event, moment).then(_settle, moment)
+    lines = tuple(Record(c) for c in changes.find_changes(world, outcome.world, moment))
+    return Step(outcome.world, lines + outcome.effects)
+
+
+def _apply(world: World, event: Event, moment: Moment) -> Step:
+    match event:
+        case ev.AgentStarted(providers):
+            return _begin(world, providers)
+        case ev.SourceSeen(source):
+            return candidates.see(world, source)
+        case ev.SourceGone(path):
+            return candidates.lose(world, path)
+        case ev.SourcesListed(provider, sources):
+            return candidates.take_listing(world, provider, sources)
+        case ev.EventsLost(provider):
+            return Step(world, (ListSources(provider),))
+        case ev.Probed(source_id, superblock):
+            return candidates.take_superblock(world, source_id, superblock)
+        case ev.VerifyProgressed(source_id, done, total):
+            return candidates.take_progress(world, source_id, done, total)
+        case ev.Verified(source_id, image):
+            return candidates.accept(world, source_id, image).then(images.add, source_id, image)
+        case ev.Refused(source_id, problem):
+            return candidates.refuse(world, source_id, problem, moment)
+        case ev.ImageMounted():
+            return _take_mounted(world, event, moment)
+        case ev.ImageFailed(digest, problem):
+            return images.take_failed(world, digest, problem)
+        case ev.ImageUnmounted(digest, left):
+            return images.take_unmounted(world, digest, left)
+        case ev.TimerFired(timer):
+            return _fire(world, timer, moment)
+        case ev.StopAsked():
+            return _begin_stop(world)
+        case ev.EffectFailed(effect, reason):
+            return _take_surprise(world, effect, reason)
+        case _:
+            return services.take(world, event, moment)
+
+
+def _settle(world: World, moment: Moment) -> Step:
+    """Level-triggered: orders follow from how things are, not from how they came to be so."""
+    return (
+        candidates.start_helpers(world)
+        .then(images.choose)
+        .then(fleet.settle, moment)
+        .then(images.move)
+        .then(_finish)
+    )
+
+
+def _begin(world: World, providers: tuple[str, ...]) -> Step:
+    if not world.settings.enabled:
+        return Step(world)
+    listings = tuple(ListSources(provider) for provider in providers)
+    return Step(replace(world, awaited=frozenset(providers)), listings)
+
+
+def _take_mounted(world: World, event: ev.ImageMounted, moment: Moment) -> Step:
+    mounted = images.take_mounted(world, event.digest, event.mountpoint)
+    stored = mounted.world.images[event.digest].stored
+    return mounted.then(fleet.plan, stored, event, moment)
+
+
+def _fire(world: World, timer: TimerId, moment: Moment) -> Step:
+    match timer:
+        case TimerId(TimerKind.CHOOSE):
+            return images.end_waiting(world)
+        case TimerId(TimerKind.RETRY, SourceId() as source):
+            return candidates.retry(world, source)
+        case _:
+            return services.fire(world, timer, moment)
+
+
+def _begin_stop(world: World) -> Step:
+    stopping = replace(world, stopping=True)
+    retrying = [c for c in world.candidates.values() if c.phase is CandidatePhase.RETRYING]
+    timers = tuple(CancelTimer(TimerId(TimerKind.RETRY, c.source.id)) for c in retrying)
+    return Step(stopping, (*timers, *candidates.cancel_helpers(world)))
+
+
+def _take_surprise(world: World, effect: str, reason: str) -> Step:
+    problem = Problem(Code.STATE, f"cannot {effect}: {reason}", "this is a bug: please report it")
+    return Step(replace(world, leftovers=(*world.leftovers, problem)))
+
+
+def _finish(world: World) -> Step:
+    """Everything is undone: the loop may end, once."""
+    if not world.stopping or world.finished or candidates.at_work(world):
+        return Step(world)
+    at_rest = {ImagePhase.STORED, ImagePhase.BROKEN}
+    if any(image.phase not in at_rest for image in world.images.values()):
+        return Step(world)
+    return Step(replace(world, finished=True), (Finish(),))

@@ -1,0 +1,81 @@
+"""From the symptom of a service to its root cause, in sentences for an operator."""
+
+from extsloader.model.ids import ServiceName
+from extsloader.model.status import Explanation, ServiceStatus, StatusSnapshot
+
+FINE = frozenset({"ready", "finished"})
+
+
+def explain(snapshot: StatusSnapshot, name: ServiceName, log_dir: str) -> Explanation | None:
+    """Why the service is as it is; None for an unknown name."""
+    services = {service.name: service for service in snapshot.services}
+    service = services.get(name)
+    if service is None:
+        return None
+    chain = _follow(services, service)
+    root = chain[-1]
+    steps = tuple(_sentence(link) for link in chain)
+    return Explanation(
+        service=name,
+        summary=_summary(service, root),
+        steps=(*steps, *_extras(root, log_dir)),
+        next_step=_next_step(root, log_dir),
+    )
+
+
+def _follow(
+    services: dict[ServiceName, ServiceStatus], service: ServiceStatus
+) -> tuple[ServiceStatus, ...]:
+    """Symptom first, then what it waits for, down to a service that waits for nothing."""
+    chain = [service]
+    while chain[-1].state not in FINE:
+        waited = [services[n] for n in (*chain[-1].waiting_for, *_given_up(services, chain[-1]))]
+        worst = next((w for w in waited if w.state not in FINE and w not in chain), None)
+        if worst is None:
+            break
+        chain.append(worst)
+    return tuple(chain)
+
+
+def _given_up(
+    services: dict[ServiceName, ServiceStatus], service: ServiceStatus
+) -> tuple[ServiceName, ...]:
+    return tuple(n for n in service.requires if services[n].state == "parked")
+
+
+def _summary(service: ServiceStatus, root: ServiceStatus) -> str:
+    if service.state in FINE:
+        return f"{service.name} is {service.state}"
+    if root is service:
+        return _sentence(service)
+    return f"{service.name} is {_say(service.state)} because {_sentence(root)}"
+
+
+def _sentence(service: ServiceStatus) -> str:
+    reason = f": {service.reason}" if service.reason else ""
+    retry = f"; next try in {service.retry_in:.0f} s" if service.retry_in is not None else ""
+    return f"{service.name} is {_say(service.state)}{reason}{retry}"
+
+
+def _extras(root: ServiceStatus, log_dir: str) -> tuple[str, ...]:
+    lines = []
+    if root.restarts:
+        lines.append(f"{root.name} was restarted {root.restarts} times; last end: {root.last_exit}")
+    lines += [f"{root.name} runs with less than it asked for: {r}" for r in root.reduced]
+    if root.state not in FINE:
+        lines.append(f"its log is {log_dir}/{root.name}.log")
+    return tuple(lines)
+
+
+def _next_step(root: ServiceStatus, log_dir: str) -> str:
+    if root.state in FINE:
+        return "nothing to do"
+    if root.hint:
+        return root.hint
+    if root.state in ("blocked", "creating", "created", "starting", "started"):
+        return "wait: it is on its way"
+    return f"read {log_dir}/{root.name}.log"
+
+
+def _say(state: str) -> str:
+    return state.replace("-", " ")

@@ -1,0 +1,328 @@
+"""What happens to one service when something about it is reported."""
+
+from dataclasses import replace
+
+from extsloader.core import backoff
+from extsloader.core.step import Step, put
+from extsloader.core.supervision import Fact, next_phase
+from extsloader.model.effects import (
+    CancelTimer,
+    CheckReady,
+    CreateService,
+    Effect,
+    KillService,
+    RemoveService,
+    SetTimer,
+    SignalService,
+    StartService,
+)
+from extsloader.model.errors import IllegalTransitionError
+from extsloader.model.events import (
+    Cause,
+    CauseKind,
+    ServiceChecked,
+    ServiceCreated,
+    ServiceExited,
+    ServiceFailed,
+    ServiceNotified,
+    ServiceRemoved,
+    ServiceStarted,
+    TimerId,
+    TimerKind,
+)
+from extsloader.model.ids import ServiceName
+from extsloader.model.machine import Moment
+from extsloader.model.manifest import ProbeKind, Restart, RestartPolicy
+from extsloader.model.reasons import Code, Problem
+from extsloader.model.world import ServicePhase, ServiceState, World
+
+Report = (
+    ServiceCreated
+    | ServiceStarted
+    | ServiceNotified
+    | ServiceChecked
+    | ServiceExited
+    | ServiceFailed
+    | ServiceRemoved
+)
+
+CHECK_FIRST = 0.02  # seconds between the first readiness checks, doubling
+CHECK_LAST = 1.0
+KILL_GRACE = 10.0  # seconds that SIGKILL may take: a process in a stuck system call takes longer
+
+
+def take(world: World, report: Report, moment: Moment) -> Step:
+    """Apply a report about a service; one about an earlier run changes nothing."""
+    state = world.services.get(report.service)
+    if state is None or state.run != report.run:
+        return Step(world)
+    match report:
+        case ServiceCreated():
+            return _created(world, state, report, moment)
+        case ServiceStarted():
+            return _started(world, move(state, Fact.STARTED, moment), moment)
+        case ServiceNotified():
+            return _notified(world, state, moment)
+        case ServiceChecked():
+            return _checked(world, state, report, moment)
+        case ServiceExited():
+            return _exited(world, state, report.cause, moment)
+        case ServiceFailed():
+            failed = replace(move(state, Fact.FAILED, moment), problem=report.problem)
+            return _remove(world, _fail(failed, moment))
+        case ServiceRemoved():
+            return _removed(world, state, report.problem, moment)
+
+
+def fire(world: World, timer: TimerId, moment: Moment) -> Step:
+    """A timer of a service ran out; one that the service has outrun changes nothing."""
+    state = world.services.get(ServiceName(str(timer.subject)))
+    if state is None:
+        return Step(world)
+    match timer.kind, state.phase:
+        case TimerKind.BACK_OFF, ServicePhase.BACKING_OFF:
+            return Step(store(world, move(state, Fact.DUE, moment)))
+        case TimerKind.CHECK, ServicePhase.STARTED:
+            return Step(world, (_check(state),))
+        case TimerKind.DELAY, ServicePhase.STARTED:
+            return _become_ready(world, state, moment)
+        case TimerKind.READINESS, ServicePhase.STARTED:
+            return _give_up_waiting(world, state, moment)
+        case TimerKind.GRACE, ServicePhase.STOPPING:
+            killing = move(state, Fact.OVERSTAYED, moment)
+            return Step(store(world, killing), (_kill(state), _grace(state, KILL_GRACE)))
+        case TimerKind.GRACE, ServicePhase.KILLING:
+            return _remove(world, move(state, Fact.OVERSTAYED, moment))
+        case _:
+            return Step(world)
+
+
+def create(world: World, state: ServiceState, moment: Moment) -> Step:
+    """Begin a new run: make its container, whatever its dependencies do."""
+    if state.plan is None:
+        raise IllegalTransitionError(f"{state.spec.name} has no plan and cannot be created")
+    fresh = replace(
+        _enter(state, ServicePhase.CREATING, moment),
+        run=state.run + 1,
+        started_at=None,
+        notified=False,
+        ended=None,
+        checks=0,
+        detail="",
+    )
+    return Step(store(world, fresh), (CreateService(state.plan, fresh.run),))
+
+
+def start(world: World, state: ServiceState, moment: Moment) -> Step:
+    """Let its first instruction run: what it needs is there."""
+    starting = _enter(state, ServicePhase.STARTING, moment)
+    return Step(store(world, starting), (StartService(state.spec.name, state.run),))
+
+
+def stop(world: World, state: ServiceState, moment: Moment) -> Step:
+    """Ask it politely; the grace timer asks less politely."""
+    policy = state.spec.stop
+    stopping = _enter(state, ServicePhase.STOPPING, moment)
+    return Step(
+        store(world, stopping),
+        (
+            *_cancel(state, TimerKind.CHECK, TimerKind.DELAY, TimerKind.READINESS),
+            SignalService(state.spec.name, state.run, policy.signal),
+            _grace(state, policy.grace),
+        ),
+    )
+
+
+def remove(world: World, state: ServiceState, moment: Moment) -> Step:
+    """Take away what is left of it, its mounts included: it is not wanted any more."""
+    cleared = replace(state, failures=0, after_removal=ServicePhase.IDLE)
+    if cleared.plan is None:  # its bundle was unusable: nothing was ever made
+        return Step(store(world, _enter(cleared, ServicePhase.IDLE, moment)))
+    return _remove(world, _enter(cleared, ServicePhase.REMOVING, moment))
+
+
+def move(state: ServiceState, fact: Fact, moment: Moment) -> ServiceState:
+    """The state after a fact. Raises IllegalTransitionError."""
+    return _enter(state, next_phase(state.phase, fact), moment)
+
+
+def store(world: World, state: ServiceState) -> World:
+    """The world with this state of the service."""
+    return replace(world, services=put(world.services, state.spec.name, state))
+
+
+def _created(world: World, state: ServiceState, report: ServiceCreated, moment: Moment) -> Step:
+    fact = Fact.ADOPTED if report.running else Fact.CREATED
+    created = replace(move(state, fact, moment), pid=report.pid, granted=report.reduced)
+    if not report.running:
+        return Step(store(world, created))
+    # READY=1 was sent to the agent's earlier life and is not sent again.
+    notified = state.spec.readiness.kind is ProbeKind.NOTIFY
+    return _started(world, replace(created, notified=notified), moment)
+
+
+def _started(world: World, state: ServiceState, moment: Moment) -> Step:
+    started = replace(state, started_at=moment.now, checks=0)
+    if state.ended is not None:
+        return _exited(world, started, state.ended, moment)
+    readiness = state.spec.readiness
+    if state.notified or (readiness.kind is ProbeKind.DELAY and readiness.seconds == 0):
+        return _become_ready(world, started, moment)
+    return Step(store(world, started), _await_ready(started))
+
+
+def _await_ready(state: ServiceState) -> tuple[Effect, ...]:
+    readiness = state.spec.readiness
+    name = state.spec.name
+    if readiness.kind is ProbeKind.DELAY:
+        return (SetTimer(TimerId(TimerKind.DELAY, name), readiness.seconds),)
+    deadline = SetTimer(TimerId(TimerKind.READINESS, name), readiness.timeout)
+    return (deadline,) if readiness.kind is ProbeKind.NOTIFY else (deadline, _check(state))
+
+
+def _notified(world: World, state: ServiceState, moment: Moment) -> Step:
+    match state.phase:
+        case ServicePhase.STARTED:
+            return _become_ready(world, state, moment)
+        case ServicePhase.STARTING:
+            return Step(store(world, replace(state, notified=True)))
+        case _:
+            return Step(world)  # services repeat READY=1, sd_notify(3) allows it
+
+
+def _checked(world: World, state: ServiceState, report: ServiceChecked, moment: Moment) -> Step:
+    if state.phase is not ServicePhase.STARTED:
+        return Step(world)
+    if report.ready:
+        return _become_ready(world, state, moment)
+    pause = min(CHECK_LAST, CHECK_FIRST * 2.0 ** min(state.checks, 10))
+    waiting = replace(state, checks=state.checks + 1, detail=report.detail)
+    timer = SetTimer(TimerId(TimerKind.CHECK, state.spec.name), pause)
+    return Step(store(world, waiting), (timer,))
+
+
+def _become_ready(world: World, state: ServiceState, moment: Moment) -> Step:
+    ready = replace(move(state, Fact.READY, moment), ready_once=True, problem=None, detail="")
+    timers = _cancel(state, TimerKind.CHECK, TimerKind.DELAY, TimerKind.READINESS)
+    return Step(store(world, ready), timers)
+
+
+def _give_up_waiting(world: World, state: ServiceState, moment: Moment) -> Step:
+    readiness = state.spec.readiness
+    detail = state.detail or f"no {readiness.kind} said so"
+    problem = Problem(
+        Code.READINESS,
+        f"cannot call {state.spec.name} ready: {detail} within {readiness.timeout:g} s",
+        "look at the service's log, or raise readiness.timeout in its manifest",
+    )
+    failed = _fail(replace(state, problem=problem), moment)
+    return stop(world, failed, moment)
+
+
+def _exited(world: World, state: ServiceState, cause: Cause, moment: Moment) -> Step:
+    if state.phase is ServicePhase.STARTING:
+        return Step(store(world, replace(state, ended=cause)))
+    if state.phase is ServicePhase.REMOVING:
+        return Step(world)  # the removal itself ended it
+    ended = replace(move(state, Fact.EXITED, moment), last_exit=cause)
+    if state.phase in (ServicePhase.STOPPING, ServicePhase.KILLING):
+        return _remove(world, ended)  # what comes then was decided when the stop began
+    return _remove(world, _judge(ended, moment))
+
+
+def _judge(state: ServiceState, moment: Moment) -> ServiceState:
+    """What the end of a service that nobody asked to end means."""
+    clean = state.last_exit == Cause(CauseKind.CODE, 0)
+    policy = state.spec.restart.policy
+    if clean and policy is not RestartPolicy.ALWAYS:
+        return replace(state, after_removal=ServicePhase.FINISHED, problem=None, failures=0)
+    problem = _describe_end(state)
+    failed = replace(state, problem=problem)
+    if policy is RestartPolicy.NEVER:
+        return replace(failed, after_removal=ServicePhase.PARKED)
+    return _fail(failed, moment)
+
+
+def _fail(state: ServiceState, moment: Moment) -> ServiceState:
+    """Count a failure: back off, or give up at the limit."""
+    restart = state.spec.restart
+    ran = 0.0 if state.started_at is None else moment.now - state.started_at
+    failures = 1 if ran >= restart.reset_after else state.failures + 1
+    if restart.limit and failures > restart.limit:
+        parked = replace(state, after_removal=ServicePhase.PARKED, failures=failures)
+        return replace(parked, problem=_add_limit(state.problem, restart))
+    pause = backoff.delay(
+        failures=failures,
+        base=restart.base,
+        cap=restart.cap,
+        jitter=restart.jitter,
+        dice=moment.dice,
+    )
+    return replace(
+        state,
+        after_removal=ServicePhase.BACKING_OFF,
+        failures=failures,
+        retry_at=moment.now + pause,
+    )
+
+
+def _remove(world: World, state: ServiceState) -> Step:
+    if state.plan is None:
+        raise IllegalTransitionError(f"{state.spec.name} has no plan and cannot exist")
+    gone = replace(state, pid=None)
+    order = RemoveService(state.plan, state.run, unmount=state.after_removal is ServicePhase.IDLE)
+    timers = _cancel(state, TimerKind.CHECK, TimerKind.DELAY, TimerKind.READINESS, TimerKind.GRACE)
+    return Step(store(world, gone), (*timers, order))
+
+
+def _removed(world: World, state: ServiceState, problem: Problem | None, moment: Moment) -> Step:
+    if state.phase is not ServicePhase.REMOVING:
+        raise IllegalTransitionError(f"{state.spec.name} is {state.phase} and cannot be removed")
+    leftovers = world.leftovers + ((problem,) if problem else ())
+    removed = _enter(state, state.after_removal, moment)
+    left = replace(store(world, removed), leftovers=leftovers)
+    if removed.phase is not ServicePhase.BACKING_OFF:
+        return Step(left)
+    pause = max(0.0, state.retry_at - moment.now)
+    return Step(left, (SetTimer(TimerId(TimerKind.BACK_OFF, state.spec.name), pause),))
+
+
+def _describe_end(state: ServiceState) -> Problem:
+    cause = state.last_exit
+    hint = "look at the service's log"
+    if cause is not None and cause.kind is CauseKind.OOM:
+        return Problem(
+            Code.RESOURCE,
+            f"cannot keep {state.spec.name} running: it used more memory than its limit",
+            "raise resources.memory in its manifest, or find its leak",
+        )
+    return Problem(Code.EXIT, f"cannot keep {state.spec.name} running: {cause}", hint)
+
+
+def _add_limit(problem: Problem | None, restart: Restart) -> Problem:
+    found = problem or Problem(Code.EXIT, "it failed")
+    return Problem(
+        found.code,
+        f"{found.message}; gave up after {restart.limit} failures in a row",
+        found.hint,
+    )
+
+
+def _enter(state: ServiceState, phase: ServicePhase, moment: Moment) -> ServiceState:
+    return state if phase is state.phase else replace(state, phase=phase, since=moment.wall)
+
+
+def _check(state: ServiceState) -> CheckReady:
+    return CheckReady(state.spec.name, state.run, state.spec.readiness)
+
+
+def _kill(state: ServiceState) -> KillService:
+    return KillService(state.spec.name, state.run)
+
+
+def _grace(state: ServiceState, delay: float) -> SetTimer:
+    return SetTimer(TimerId(TimerKind.GRACE, state.spec.name), delay)
+
+
+def _cancel(state: ServiceState, *kinds: TimerKind) -> tuple[CancelTimer, ...]:
+    return tuple(CancelTimer(TimerId(kind, state.spec.name)) for kind in kinds)

@@ -1,0 +1,35 @@
+"""A world and the orders that led to it, so that decisions can be chained."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Concatenate, ParamSpec, TypeVar
+
+from extsloader.model.effects import Effect
+from extsloader.model.world import World
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+Args = ParamSpec("Args")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The outcome of a decision."""
+
+    world: World
+    effects: tuple[Effect, ...] = ()
+
+    def then(
+        self,
+        decide: Callable[Concatenate[World, Args], "Step"],
+        *args: Args.args,
+        **kw: Args.kwargs,
+    ) -> "Step":
+        """The next decision, on this outcome's world."""
+        following = decide(self.world, *args, **kw)
+        return Step(following.world, self.effects + following.effects)
+
+
+def put(mapping: Mapping[Key, Value], key: Key, value: Value) -> dict[Key, Value]:
+    """The mapping with one entry replaced or added."""
+    return {**mapping, key: value}

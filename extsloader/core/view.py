@@ -1,0 +1,225 @@
+"""The one truth as readers see it, computed from the world and nothing else."""
+
+from extsloader.core import candidates, fleet
+from extsloader.model.ids import Digest, ServiceName, short
+from extsloader.model.machine import Moment
+from extsloader.model.reasons import Problem
+from extsloader.model.status import (
+    AgentState,
+    CandidateStatus,
+    ImageStatus,
+    ServiceLimits,
+    ServiceStatus,
+    StatusSnapshot,
+)
+from extsloader.model.world import (
+    Candidate,
+    CandidatePhase,
+    Image,
+    ImagePhase,
+    ServicePhase,
+    ServiceState,
+    World,
+)
+
+BLOCKED = "blocked"
+"""Shown instead of idle and created while a service waits for others."""
+
+NAMED = 3
+"""So many services are named in a sentence."""
+
+DONE = frozenset({ServicePhase.READY, ServicePhase.FINISHED})
+HURT = frozenset({ServicePhase.BACKING_OFF, ServicePhase.PARKED})
+
+
+def take_snapshot(world: World, moment: Moment) -> StatusSnapshot:
+    """The status without what is read live: usage, memory of the agent, generation."""
+    state, reason = judge(world)
+    wishes = fleet.find_wishes(world)
+    return StatusSnapshot(
+        state=state,
+        reason=reason,
+        image=_show_image(world),
+        services=tuple(_show_service(world, s, wishes, moment) for s in world.services.values()),
+        candidates=tuple(_show_candidate(world, c) for c in world.candidates.values()),
+    )
+
+
+def judge(world: World) -> tuple[AgentState, str]:
+    """State of the whole and the reason, in one sentence."""
+    if not world.settings.enabled:
+        return AgentState.DISABLED, "switched off by configuration"
+    if world.stopping:
+        return AgentState.STOPPING, "asked to stop"
+    if world.services:
+        return _judge_services(world)
+    if world.active is not None:
+        return AgentState.ACTIVATING, f"mounting image {short(world.active)}"
+    return _judge_search(world)
+
+
+def _judge_services(world: World) -> tuple[AgentState, str]:
+    states = world.services.values()
+    lost = [s for s in states if s.spec.essential and s.phase is ServicePhase.PARKED]
+    if lost:
+        return AgentState.FAILED, f"essential {_describe(lost)}"
+    hurt = [s for s in states if s.phase in HURT or (s.ready_once and s.phase not in DONE)]
+    if hurt:
+        return AgentState.DEGRADED, _describe(hurt)
+    if _deprived(world):
+        return AgentState.DEGRADED, f"{', '.join(_deprived(world))} cannot start"
+    waiting = [s for s in states if s.phase not in DONE]
+    if waiting:
+        done = len(world.services) - len(waiting)
+        return AgentState.ACTIVATING, f"{done} of {len(world.services)} services are ready"
+    return AgentState.READY, f"all {len(world.services)} services are ready"
+
+
+def _judge_search(world: World) -> tuple[AgentState, str]:
+    broken = [i for i in world.images.values() if i.phase is ImagePhase.BROKEN]
+    busy = [c for c in world.candidates.values() if c.phase in candidates.UNDECIDED and c.present]
+    verifying = [c for c in busy if c.phase in (CandidatePhase.QUEUED, CandidatePhase.VERIFYING)]
+    refused = [c for c in world.candidates.values() if c.phase is CandidatePhase.REFUSED]
+    if verifying:
+        return AgentState.VERIFYING, f"verifying {verifying[0].source.id}"
+    if broken and broken[-1].problem:
+        return AgentState.FAILED, broken[-1].problem.message
+    if refused and refused[-1].problem:
+        last = refused[-1]
+        return AgentState.SEARCHING, f"refused {last.source.id}: {last.problem}"
+    return AgentState.SEARCHING, "no image found yet"
+
+
+def _deprived(world: World) -> list[ServiceName]:
+    """Services that are not wanted because something that they require gave up."""
+    wishes = fleet.find_wishes(world)
+    return [name for name, wanted in wishes.items() if not wanted]
+
+
+def _describe(states: list[ServiceState]) -> str:
+    words = [f"{s.spec.name} is {_say(s.phase)}" for s in states[:NAMED]]
+    more = len(states) - len(words)
+    return ", ".join(words) + (f" and {more} more" if more else "")
+
+
+def _say(phase: ServicePhase) -> str:
+    return phase.replace("-", " ")
+
+
+def _show_image(world: World) -> ImageStatus | None:
+    image = world.images.get(world.active) if world.active else None
+    if image is None:
+        return None
+    manifest = image.stored.manifest
+    origin = world.candidates.get(image.source)
+    return ImageStatus(
+        name=manifest.name,
+        version=manifest.version,
+        sequence=manifest.sequence,
+        digest=manifest.image.digest,
+        source=image.source.path,
+        source_present=origin is not None and origin.present,
+        integrity="store",
+        phase=image.phase,
+        keys=image.stored.key_ids,
+    )
+
+
+def _show_service(
+    world: World, state: ServiceState, wishes: fleet.Wishes, moment: Moment
+) -> ServiceStatus:
+    waiting = _waiting_for(world, state, wishes)
+    problem = state.problem
+    backing_off = state.phase is ServicePhase.BACKING_OFF
+    return ServiceStatus(
+        name=state.spec.name,
+        state=BLOCKED if waiting and state.phase in _NOT_STARTED else state.phase,
+        reason=_reason(state, waiting),
+        code=problem.code if problem else None,
+        hint=problem.hint if problem else "",
+        waiting_for=waiting,
+        pid=state.pid,
+        restarts=max(0, state.run - 1),
+        since=state.since,
+        retry_in=max(0.0, state.retry_at - moment.now) if backing_off else None,
+        essential=state.spec.essential,
+        reduced=((*state.plan.reduced, *state.granted) if state.plan else ()),
+        last_exit=str(state.last_exit) if state.last_exit else "",
+        limits=_limits(state),
+        requires=state.spec.requires,
+        wants=state.spec.wants,
+        after=state.spec.after,
+    )
+
+
+_NOT_STARTED = frozenset({ServicePhase.IDLE, ServicePhase.CREATED})
+
+
+def _waiting_for(
+    world: World, state: ServiceState, wishes: fleet.Wishes
+) -> tuple[ServiceName, ...]:
+    """What it waits for; while it runs, what it misses of what it requires."""
+    if state.phase in (ServicePhase.PARKED, ServicePhase.FINISHED):
+        return ()
+    if state.phase in _NOT_STARTED or state.phase is ServicePhase.CREATING:
+        return fleet.waits_for(world, state, wishes)
+    return tuple(n for n in state.spec.requires if world.services[n].phase not in DONE)
+
+
+def _reason(state: ServiceState, waiting: tuple[ServiceName, ...]) -> str:
+    if state.problem is not None and state.phase is not ServicePhase.READY:
+        return state.problem.message
+    if waiting:
+        return f"waits for {', '.join(waiting)}"
+    if state.phase is ServicePhase.STARTED:
+        said = f": {state.detail}" if state.detail else ""
+        return f"waits for readiness by {state.spec.readiness.kind}{said}"
+    return ""
+
+
+def _limits(state: ServiceState) -> ServiceLimits | None:
+    if state.plan is None:
+        return None
+    resources = state.plan.resources
+    return ServiceLimits(
+        memory=resources.memory or 0,
+        swap=resources.swap,
+        cpu_weight=resources.cpu_weight,
+        cpu_quota=resources.cpu_quota,
+        pids=resources.pids or 0,
+    )
+
+
+def _show_candidate(world: World, candidate: Candidate) -> CandidateStatus:
+    problem = candidate.problem or _standby(world, candidate.digest)
+    copying = candidate.phase is CandidatePhase.VERIFYING and candidate.total > 0
+    return CandidateStatus(
+        device=candidate.source.id.path,
+        generation=candidate.source.id.generation,
+        verdict=candidate.phase,
+        code=problem.code if isinstance(problem, Problem) else None,
+        reason=problem.message if isinstance(problem, Problem) else problem,
+        hint=problem.hint if isinstance(problem, Problem) else "",
+        progress=candidate.done / candidate.total if copying else None,
+        size=candidate.source.size,
+        present=candidate.present,
+        digest=candidate.digest or "",
+    )
+
+
+def _standby(world: World, digest: Digest | None) -> str:
+    """Why a verified image is not the active one."""
+    active = world.images.get(world.active) if world.active else None
+    image = world.images.get(digest) if digest else None
+    if digest is None or digest == world.active or active is None:
+        return ""
+    if image is None:
+        return "verified, and dropped from the store for better ones"
+    ours, theirs = _sequence(image), _sequence(active)
+    if ours > theirs:
+        return f"newer than the active image ({ours} > {theirs}): used at the agent's next start"
+    return f"not newer than the active image ({ours} <= {theirs})"
+
+
+def _sequence(image: Image) -> int:
+    return image.stored.manifest.sequence

@@ -1,0 +1,124 @@
+"""All that the core knows, as one frozen value; a step makes the next one from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from extsloader.model.events import Cause
+from extsloader.model.ids import Digest, ServiceName, SourceId
+from extsloader.model.machine import Machine
+from extsloader.model.manifest import Service, StoredImage
+from extsloader.model.plan import ContainerPlan
+from extsloader.model.reasons import Problem
+from extsloader.model.settings import Settings
+from extsloader.model.source import Source, Superblock
+
+
+class CandidatePhase(StrEnum):
+    """Where a source stands on its way to a verdict."""
+
+    NEW = "new"  # waits for a free helper
+    PROBING = "probing"
+    IGNORED = "ignored"  # the filters leave it out
+    QUEUED = "queued"  # admitted, waits for a free helper
+    VERIFYING = "verifying"
+    RETRYING = "retrying"  # a passing fault; a timer runs
+    REFUSED = "refused"
+    VERIFIED = "verified"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One source and its verdict. `present` is the other half of its state: phase x present."""
+
+    source: Source
+    phase: CandidatePhase = CandidatePhase.NEW
+    present: bool = True
+    superblock: Superblock | None = None
+    problem: Problem | None = None
+    digest: Digest | None = None
+    done: int = 0  # bytes copied
+    total: int = 0
+    tries: int = 0
+    retry_at: float = 0.0
+
+
+class ImagePhase(StrEnum):
+    """Where a stored image stands."""
+
+    STORED = "stored"
+    MOUNTING = "mounting"
+    MOUNTED = "mounted"
+    UNMOUNTING = "unmounting"
+    BROKEN = "broken"  # it could not be mounted; it is not tried again in this life
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """A verified image in the store. Whether it is wanted follows from `World.active`."""
+
+    stored: StoredImage
+    source: SourceId  # where it was verified from
+    phase: ImagePhase = ImagePhase.STORED
+    mountpoint: str = ""
+    problem: Problem | None = None
+
+
+class ServicePhase(StrEnum):
+    """Where a service stands; the table in `core.supervision` gives the moves."""
+
+    IDLE = "idle"  # nothing of it exists
+    CREATING = "creating"
+    CREATED = "created"  # its container exists, its first instruction has not run
+    STARTING = "starting"
+    STARTED = "started"  # runs, not ready yet
+    READY = "ready"
+    STOPPING = "stopping"  # asked politely, grace time runs
+    KILLING = "killing"
+    REMOVING = "removing"
+    BACKING_OFF = "backing-off"
+    PARKED = "parked"  # gave up; only a new wish starts it again
+    FINISHED = "finished"  # did what it had to do and is not to be restarted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceState:
+    """One service of the active image."""
+
+    spec: Service
+    plan: ContainerPlan | None  # None: its bundle is unusable, `problem` says why
+    users: tuple[ServiceName, ...] = ()  # services that need this one and stop before it
+    phase: ServicePhase = ServicePhase.IDLE
+    run: int = 0  # counts creations; facts about an earlier run are stale
+    pid: int | None = None
+    since: float = 0.0  # wall clock at the last change of phase
+    started_at: float | None = None  # boot time of the current run's start
+    ready_once: bool = False
+    notified: bool = False  # READY=1 came before the start was confirmed
+    ended: Cause | None = None  # it ended while an order was still in flight
+    checks: int = 0  # readiness checks in this run
+    detail: str = ""  # what the last readiness check said
+    failures: int = 0  # in a row
+    last_exit: Cause | None = None
+    problem: Problem | None = None
+    after_removal: ServicePhase = ServicePhase.IDLE
+    retry_at: float = 0.0  # boot time of the next try
+    granted: tuple[str, ...] = ()  # what the kernel reduced when limits were set
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Mappings are replaced, never changed in place."""
+
+    settings: Settings
+    machine: Machine
+    awaited: frozenset[str] = frozenset()  # providers whose first listing is still to come
+    candidates: Mapping[SourceId, Candidate] = field(default_factory=dict)
+    images: Mapping[Digest, Image] = field(default_factory=dict)
+    services: Mapping[ServiceName, ServiceState] = field(default_factory=dict)  # start order
+    active: Digest | None = None
+    choosing: bool = False  # the timer that waits for other candidates runs
+    overdue: bool = False  # it has run out: take the best there is
+    stopping: bool = False
+    finished: bool = False
+    leftovers: tuple[Problem, ...] = ()  # what could not be undone

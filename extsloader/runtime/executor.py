@@ -1,0 +1,142 @@
+"""Takes orders from the core, has them carried out, and reports each outcome as an event."""
+
+import asyncio
+from collections.abc import Callable
+
+from structlog.typing import FilteringBoundLogger
+
+from extsloader.model import effects as fx
+from extsloader.model import events as ev
+from extsloader.model.effects import Effect
+from extsloader.model.errors import ImageRefusedError, MachineError
+from extsloader.model.ids import SourceId
+from extsloader.model.reasons import Code, Problem
+from extsloader.model.status import Change
+from extsloader.ports.machine import Emit, Ports
+from extsloader.runtime.failures import answer
+from extsloader.runtime.image_work import ImageWork
+from extsloader.runtime.service_work import ServiceWork
+from extsloader.runtime.tasks import Tasks
+from extsloader.runtime.threads import Worker
+from extsloader.runtime.timers import Timers
+
+CANCELLED = Problem(Code.GONE, "cannot go on: the work was called off")
+
+
+class Executor:
+    """One task for each order that takes time; the others are done at once."""
+
+    def __init__(
+        self,
+        ports: Ports,
+        threads: Worker,
+        emit: Emit,
+        record: Callable[[Change], object],
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._sources = ports.sources
+        self._images = ImageWork(ports, threads)
+        self._services = ServiceWork(ports, threads, emit)
+        self._emit = emit
+        self._record = record
+        self._threads = threads
+        self._timers = Timers(emit)
+        self._tasks = Tasks()
+        self._helpers: dict[SourceId, asyncio.Task[None]] = {}
+        self._log = log
+
+    def start(self) -> None:
+        """Begin to report what happens by itself."""
+        self._services.start_watching()
+        for source in self._sources.values():
+            source.start(self._emit)
+
+    async def close(self) -> None:
+        """Call off what is in flight; services run on."""
+        self._timers.close()
+        await self._tasks.close()
+        for source in self._sources.values():
+            source.close()
+        self._services.close()
+        self._threads.close()
+        self._images.close()
+
+    def execute(self, effect: Effect) -> None:
+        """Carry out one order; never blocks."""
+        match effect:
+            case fx.SetTimer(timer, delay):
+                self._timers.set(timer, delay)
+            case fx.CancelTimer(timer):
+                self._timers.cancel(timer)
+            case fx.Record(change):
+                self._record(change)
+            case fx.CancelHelper(source):
+                self._cancel(source)
+            case fx.Finish():
+                pass  # the loop reads it from its world
+            case _:
+                self._spawn(effect)
+
+    def _spawn(self, effect: Effect) -> None:
+        task = self._tasks.spawn(type(effect).__name__, self._carry_out(effect))
+        if isinstance(effect, fx.Probe | fx.Verify):
+            self._helpers[effect.source.id] = task
+
+    def _cancel(self, source: SourceId) -> None:
+        """It may have ended already, with its report still in the inbox."""
+        task = self._helpers.get(source)
+        if task is not None:
+            task.cancel()
+
+    async def _carry_out(self, effect: Effect) -> None:
+        try:
+            event = await self._perform(effect)
+        except (ImageRefusedError, MachineError) as error:
+            event = answer(effect, error.problem)
+        except asyncio.CancelledError:
+            event = answer(effect, CANCELLED)
+        except Exception as error:  # noqa: BLE001 - the one place where a surprise becomes an event
+            self._log.exception("surprise", effect=type(effect).__name__)
+            event = answer(effect, _describe(effect, error))
+        if isinstance(effect, fx.Probe | fx.Verify):
+            self._helpers.pop(effect.source.id, None)
+        if event is not None:
+            self._emit(event)
+
+    async def _perform(self, effect: Effect) -> ev.Event | None:
+        match effect:
+            case fx.ListSources(provider):
+                return ev.SourcesListed(provider, self._sources[provider].list_sources())
+            case fx.Probe(source):
+                return await self._images.probe(source)
+            case fx.Verify(source):
+                return await self._images.verify(source, self._emit)
+            case fx.MountImage(image):
+                return await self._images.mount(image)
+            case fx.UnmountImage(digest):
+                return await self._images.unmount(digest)
+            case fx.DropImage(digest):
+                self._images.drop(digest)
+            case fx.CreateService(plan, run):
+                return await self._services.create(plan, run)
+            case fx.StartService(service, run):
+                return await self._services.start(service, run)
+            case fx.CheckReady(service, run, readiness):
+                return await self._services.check(service, run, readiness)
+            case fx.SignalService(service, _, signal):
+                self._services.signal(service, signal)
+            case fx.KillService(service):
+                self._services.kill(service)
+            case fx.RemoveService(plan, run, unmount):
+                return await self._services.remove(plan, run, unmount=unmount)
+            case _:
+                raise TypeError(f"no way to carry out {type(effect).__name__}")
+        return None
+
+
+def _describe(effect: Effect, error: Exception) -> Problem:
+    return Problem(
+        Code.STATE,
+        f"cannot carry out {type(effect).__name__}: {type(error).__name__}: {error}",
+        "this is a bug: please report it with the journal of extsloaderd",
+    )

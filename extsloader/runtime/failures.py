@@ -1,0 +1,28 @@
+"""Which event says that an order failed: an order without an answer would hang its subject."""
+
+from extsloader.model import effects as fx
+from extsloader.model import events as ev
+from extsloader.model.effects import Effect
+from extsloader.model.events import Event
+from extsloader.model.reasons import Problem
+
+
+def answer(effect: Effect, problem: Problem) -> Event:
+    """The event that ends the effect badly."""
+    match effect:
+        case fx.Probe(source) | fx.Verify(source):
+            return ev.Refused(source.id, problem)
+        case fx.MountImage(image):
+            return ev.ImageFailed(image.digest, problem)
+        case fx.UnmountImage(digest):
+            return ev.ImageUnmounted(digest, problem)
+        case fx.CreateService(plan, run):
+            return ev.ServiceFailed(plan.service, run, problem)
+        case fx.StartService(service, run):
+            return ev.ServiceFailed(service, run, problem)
+        case fx.CheckReady(service, run):
+            return ev.ServiceChecked(service, run, ready=False, detail=problem.message)
+        case fx.RemoveService(plan, run):
+            return ev.ServiceRemoved(plan.service, run, problem)
+        case _:
+            return ev.EffectFailed(type(effect).__name__, str(problem))

@@ -1,0 +1,103 @@
+"""Where readers get the status: nobody who reads can hold up the loop."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+from extsloader.core import view
+from extsloader.core.explain import explain
+from extsloader.model.ids import ServiceName
+from extsloader.model.status import (
+    AgentState,
+    AgentStatus,
+    Change,
+    Explanation,
+    ServiceStatus,
+    StatusSnapshot,
+    Usage,
+)
+from extsloader.model.world import World
+from extsloader.runtime.loop import Clock
+
+REMEMBERED = 1024
+"""Changes kept for `/v1/events`: a crash storm of 50 services fills it in minutes, not seconds."""
+
+
+class Hub:
+    """The newest world for readers (StatusPort), and the last changes."""
+
+    def __init__(
+        self,
+        world: World,
+        clock: Clock,
+        agent: Callable[[], AgentStatus],
+        usage: Callable[[ServiceName], Usage],
+        log_dir: str,
+    ) -> None:
+        self._world = world
+        self._clock = clock
+        self._agent = agent
+        self._usage = usage
+        self._log_dir = log_dir
+        self._generation = 0
+        self._since = clock().wall
+        self._state: AgentState = view.judge(world)[0]
+        self._changes: deque[Change] = deque(maxlen=REMEMBERED)
+        self._changed = asyncio.Event()
+
+    def publish(self, world: World) -> None:
+        """Take over the loop's new world and wake those who wait."""
+        self._world = world
+        self._generation += 1
+        state, _ = view.judge(world)
+        if state is not self._state:
+            self._state, self._since = state, self._clock().wall
+        self._wake()
+
+    def record(self, change: Change) -> Change:
+        """Remember a change; returns it with its number."""
+        last = self._changes[-1].id if self._changes else 0
+        numbered = replace(change, id=last + 1)
+        self._changes.append(numbered)
+        self._wake()
+        return numbered
+
+    def snapshot(self) -> StatusSnapshot:
+        """The newest truth; usage and the agent's memory are read now."""
+        found = view.take_snapshot(self._world, self._clock())
+        return replace(
+            found,
+            generation=self._generation,
+            since=self._since,
+            services=tuple(self._add_usage(service) for service in found.services),
+            agent=self._agent(),
+        )
+
+    async def wait_beyond(self, generation: int) -> StatusSnapshot:
+        """The next snapshot that is newer than the one that the reader has."""
+        while self._generation <= generation:
+            await self._changed.wait()
+        return self.snapshot()
+
+    def explain(self, service: ServiceName) -> Explanation | None:
+        """Why the service is as it is; None for an unknown name."""
+        return explain(view.take_snapshot(self._world, self._clock()), service, self._log_dir)
+
+    def changes_since(self, change: int) -> tuple[Change, ...]:
+        """Remembered changes with a higher number, oldest first."""
+        return tuple(found for found in self._changes if found.id > change)
+
+    async def wait_change(self, change: int) -> tuple[Change, ...]:
+        """The same, waiting until there is at least one."""
+        while not (found := self.changes_since(change)):
+            await self._changed.wait()
+        return found
+
+    def _add_usage(self, service: ServiceStatus) -> ServiceStatus:
+        return replace(service, usage=self._usage(service.name)) if service.pid else service
+
+    def _wake(self) -> None:
+        """Everybody who waits now looks again; an event set for good would make them spin."""
+        self._changed.set()
+        self._changed = asyncio.Event()

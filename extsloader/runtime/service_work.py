@@ -1,0 +1,115 @@
+"""Carries out the orders about services."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from extsloader.model import events as ev
+from extsloader.model.errors import MachineError
+from extsloader.model.events import Cause
+from extsloader.model.ids import ServiceName
+from extsloader.model.manifest import ProbeKind, Readiness
+from extsloader.model.plan import ContainerPlan
+from extsloader.model.reasons import Problem
+from extsloader.ports.machine import Emit, Ports
+from extsloader.runtime.threads import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The current run of a service: what the machine reports is matched with it."""
+
+    plan: ContainerPlan
+    run: int
+    pid: int
+
+
+class ServiceWork:
+    """Knows which run of a service is on the machine; decides nothing."""
+
+    def __init__(self, ports: Ports, threads: Worker, emit: Emit) -> None:
+        self._mounts = ports.mounts
+        self._cgroups = ports.cgroups
+        self._runtime = ports.runtime
+        self._readiness = ports.readiness
+        self._threads = threads
+        self._emit = emit
+        self._running: dict[ServiceName, Running] = {}
+
+    def start_watching(self) -> None:
+        """Report the ends of services from now on."""
+        self._runtime.start_watching(self._report_exit)
+
+    async def create(self, plan: ContainerPlan, run: int) -> ev.ServiceCreated:
+        """Mounts, cgroup, container. Raises MachineError; the removal that follows undoes it."""
+        await self._threads.run(self._mounts.apply, plan.mounts)
+        reduced = self._cgroups.create(plan.service, plan.resources)
+        self._listen(plan, run)
+        pid, runs_already = await self._runtime.create(plan)
+        self._running[plan.service] = Running(plan, run, pid)
+        return ev.ServiceCreated(plan.service, run, pid, running=runs_already, reduced=reduced)
+
+    async def start(self, service: ServiceName, run: int) -> ev.ServiceStarted:
+        """Let its first instruction run. Raises MachineError."""
+        await self._runtime.start(service)
+        return ev.ServiceStarted(service, run)
+
+    async def check(
+        self, service: ServiceName, run: int, readiness: Readiness
+    ) -> ev.ServiceChecked:
+        """One readiness check. Raises MachineError."""
+        current = self._running[service]
+        ready, detail = await self._readiness.check(current.plan, readiness, current.pid)
+        return ev.ServiceChecked(service, run, ready, detail)
+
+    def signal(self, service: ServiceName, name: str) -> None:
+        """Ask it to end."""
+        self._runtime.signal(service, name)
+
+    def kill(self, service: ServiceName) -> None:
+        """SIGKILL everything in its cgroup."""
+        self._cgroups.kill(service)
+
+    async def remove(self, plan: ContainerPlan, run: int, *, unmount: bool) -> ev.ServiceRemoved:
+        """Take it off the machine, going on after a failure so that as little as possible stays."""
+        self._running.pop(plan.service, None)
+        self._readiness.forget(plan.service)
+        problems = [
+            await _attempt(self._runtime.delete(plan.service)),
+            await _attempt(self._threads.run(self._empty_cgroup, plan.service)),
+        ]
+        if unmount:
+            problems.append(await _attempt(self._threads.run(self._mounts.undo, plan.mounts)))
+        first = next((problem for problem in problems if problem), None)
+        return ev.ServiceRemoved(plan.service, run, first)
+
+    def close(self) -> None:
+        """Stop watching; services run on."""
+        self._runtime.close()
+
+    def _empty_cgroup(self, service: ServiceName) -> None:
+        self._cgroups.kill(service)
+        self._cgroups.remove(service)
+
+    def _listen(self, plan: ContainerPlan, run: int) -> None:
+        if plan.readiness.kind is ProbeKind.NOTIFY:
+            self._readiness.listen(plan.service, plan.notify_dir, self._notifier(plan, run))
+
+    def _notifier(self, plan: ContainerPlan, run: int) -> Callable[[], None]:
+        def report() -> None:
+            self._emit(ev.ServiceNotified(plan.service, run))
+
+        return report
+
+    def _report_exit(self, service: ServiceName, pid: int, cause: Cause) -> None:
+        """An end that is about no current run (we removed it ourselves) is no news."""
+        current = self._running.get(service)
+        if current is not None and current.pid == pid:
+            self._emit(ev.ServiceExited(service, current.run, cause))
+
+
+async def _attempt(work: Awaitable[None]) -> Problem | None:
+    try:
+        await work
+    except MachineError as error:
+        return error.problem
+    return None

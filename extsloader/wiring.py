@@ -1,0 +1,143 @@
+"""The one place that knows which adapter stands behind which port."""
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+import extsloader
+from extsloader.adapters.cgroups.factory import open_cgroups
+from extsloader.adapters.clock import read_moment
+from extsloader.adapters.directory import FileSources
+from extsloader.adapters.journal import Journal
+from extsloader.adapters.lock import take_lock
+from extsloader.adapters.machine_facts import read_clock_floor, read_machine, read_memory
+from extsloader.adapters.mounts.port import Mounts
+from extsloader.adapters.notify import Notifier
+from extsloader.adapters.oci.runtime import OciRuntime
+from extsloader.adapters.readiness import ServiceReadiness
+from extsloader.adapters.status_socket import StatusSocket
+from extsloader.adapters.store import Store
+from extsloader.adapters.udev import UdevSources
+from extsloader.adapters.verifier import Verifier
+from extsloader.model.effects import Effect
+from extsloader.model.events import AgentStarted, StopAsked
+from extsloader.model.machine import Machine
+from extsloader.model.settings import Settings
+from extsloader.model.status import AgentStatus, Change
+from extsloader.model.world import World
+from extsloader.ports.machine import Ports, SourcePort
+from extsloader.runtime.executor import Executor
+from extsloader.runtime.hub import Hub
+from extsloader.runtime.loop import Loop
+from extsloader.runtime.threads import Threads
+
+
+async def serve(settings: Settings, journal: Journal, notifier: Notifier) -> World:
+    """Run until asked to stop; returns the last world. Raises MachineError if it cannot start."""
+    async with AsyncExitStack() as stack:
+        stack.callback(os.close, take_lock(settings.paths.run))
+        machine = read_machine(settings)
+        ports = build_ports(settings, machine)
+        for sentence in ports.cgroups.open_parent():
+            journal.log.warning("limit for all services not granted", reason=sentence)
+        stack.callback(ports.cgroups.close_parent)
+        return await _run(Agent(settings, machine, ports, journal, notifier), stack)
+
+
+def build_ports(settings: Settings, machine: Machine) -> Ports:
+    """The real machine. Raises MachineError where a program or a directory is missing."""
+    paths = settings.paths
+    store = Store(paths.store)
+    store.ensure()
+    sources: list[SourcePort] = [FileSources(paths.watch, paths.store)]
+    if settings.udev:
+        sources.append(UdevSources())
+    runtime = OciRuntime(settings, machine)
+    return Ports(
+        sources={source.provider: source for source in sources},
+        verifier=Verifier(
+            keys=paths.keys,
+            store=paths.store,
+            machine=machine,
+            timeouts=settings.timeouts,
+            wall=lambda: read_moment().wall,
+            clock_floor=read_clock_floor(),
+            python=sys.executable,
+        ),
+        mounts=Mounts(paths.run),
+        cgroups=open_cgroups(settings.cgroup, settings.limits),
+        runtime=runtime,
+        readiness=ServiceReadiness(runtime.execute),
+        store=store,
+    )
+
+
+class Agent:
+    """Loop, executor and hub, joined: each needs one end of another."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        machine: Machine,
+        ports: Ports,
+        journal: Journal,
+        notifier: Notifier,
+    ) -> None:
+        world = World(settings=settings, machine=machine)
+        started = AgentStatus(
+            version=extsloader.__version__, pid=os.getpid(), started=read_moment().wall
+        )
+        self.settings = settings
+        self.notifier = notifier
+        self.providers = tuple(ports.sources)
+        self.hub = Hub(
+            world,
+            read_moment,
+            agent=lambda: replace(started, rss=read_memory()),
+            usage=ports.cgroups.usage,
+            log_dir=f"{settings.paths.run}/log",
+        )
+        self.loop = Loop(world, read_moment, self._execute, self.hub.publish, journal.log)
+        self.executor = Executor(ports, Threads(), self.loop.put, self._record, journal.log)
+        self._journal = journal
+
+    def ask_to_stop(self) -> None:
+        """Begin the end: SIGTERM."""
+        self.notifier.stopping()
+        self.loop.put(StopAsked())
+
+    def _execute(self, effect: Effect) -> None:
+        self.executor.execute(effect)
+
+    def _record(self, change: Change) -> None:
+        self._journal.write_change(self.hub.record(change))
+        if change.subject == "agent":
+            self.notifier.say(f"{change.new}: {change.reason}")
+
+
+async def _run(agent: Agent, stack: AsyncExitStack) -> World:
+    settings = agent.settings
+    socket = StatusSocket(agent.hub, settings.paths.socket, settings.socket_group)
+    await socket.start()
+    stack.push_async_callback(socket.close)
+    stack.push_async_callback(agent.executor.close)
+    agent.executor.start()
+    running = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        running.add_signal_handler(number, agent.ask_to_stop)
+    _keep_alive(agent.notifier)
+    agent.loop.put(AgentStarted(agent.providers))
+    agent.notifier.ready()
+    return await agent.loop.run()
+
+
+def _keep_alive(notifier: Notifier) -> None:
+    """Tell the watchdog, while the event loop turns, that it turns."""
+    if notifier.watchdog is None:
+        return
+    notifier.keep_alive()
+    loop = asyncio.get_running_loop()
+    loop.call_later(notifier.watchdog / 2, _keep_alive, notifier)
