@@ -1,0 +1,115 @@
+"""The Debian archive through apt: what it offers, and a cache of the archives we locked."""
+
+import hashlib
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from extsloader.imagebuild.packages import Deb, close, parse_depends, parse_show
+from extsloader.imagebuild.recipe import Recipe
+from extsloader.imagebuild.tools import run_tool
+from extsloader.model.errors import MachineError
+from extsloader.model.reasons import Code
+
+_ONLY_DEPENDS = tuple(
+    f"--no-{kind}"
+    for kind in ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
+)
+
+
+def resolve(recipe: Recipe) -> tuple[Deb, ...]:
+    """The closure of a recipe at the versions that apt would install now. Raises MachineError."""
+    stage = f"resolve the packages of {recipe.name}"
+    hint = "run `apt-get update`, and check the names in the recipe"
+    text = run_tool(
+        ["apt-cache", "depends", "--recurse", *_ONLY_DEPENDS, *recipe.packages], stage, hint=hint
+    ).decode()
+    names = close(recipe.packages, recipe.exclude, parse_depends(text))
+    shown = run_tool(["apt-cache", "show", "--no-all-versions", *names], stage, hint=hint)
+    return tuple(sorted(parse_show(shown.decode())))
+
+
+def choose(
+    debs: Sequence[Deb], cache: Path, recipe: str, *, allow_newer: bool
+) -> tuple[tuple[Deb, ...], tuple[Deb, ...]]:
+    """Replace what is neither cached nor offered any more; returns all debs, then the new ones.
+
+    Raises MachineError unless newer ones are allowed.
+    """
+    missing = [deb for deb in debs if not (cache / deb.file_name).exists()]
+    if not missing:
+        return tuple(debs), ()
+    offered = _list_offers([deb.package for deb in missing], recipe)
+    gone = [deb for deb in missing if deb not in offered]
+    if gone and not allow_newer:
+        raise MachineError(
+            Code.IO,
+            f"fetch the packages of {recipe}",
+            "the archive no longer has " + ", ".join(f"{d.package} {d.version}" for d in gone),
+            f"run `mkext lock {recipe}` and commit the new lock, or pass --allow-newer",
+        )
+    newest = {deb.package: deb for deb in reversed(offered)}  # apt shows its favourite first
+    lost = [deb.package for deb in gone if deb.package not in newest]
+    if lost:
+        raise MachineError(
+            Code.IO,
+            f"fetch the packages of {recipe}",
+            f"apt knows no package {', '.join(lost)}",
+            "run `apt-get update`",
+        )
+    chosen = tuple(newest[deb.package] if deb in gone else deb for deb in debs)
+    return chosen, tuple(newest[deb.package] for deb in gone)
+
+
+def _list_offers(packages: Sequence[str], recipe: str) -> tuple[Deb, ...]:
+    stage = f"look up the packages of {recipe}"
+    text = run_tool(["apt-cache", "show", *packages], stage, hint="run `apt-get update`")
+    return parse_show(text.decode())
+
+
+def fetch(debs: Iterable[Deb], cache: Path) -> int:
+    """Download what the cache lacks and check its digest; returns how many that were.
+
+    Raises MachineError(E_IO, E_DIGEST); archives that arrived whole stay in the cache.
+    """
+    missing = [deb for deb in debs if not (cache / deb.file_name).exists()]
+    if not missing:
+        return 0
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix="incoming-") as incoming:
+        run_tool(
+            [
+                "apt-get", "-qq", "-o", "Acquire::Retries=3",
+                # apt's own unprivileged user may not write below our cache (apt.conf(5)).
+                "-o", "APT::Sandbox::User=root",
+                "download", *(f"{deb.package}={deb.version}" for deb in missing),
+            ],
+            "download packages", cwd=Path(incoming),
+            hint="check the network and run `apt-get update`",
+        )  # fmt: skip
+        for deb in missing:
+            _keep(Path(incoming) / deb.file_name, deb, cache)
+    return len(missing)
+
+
+def _keep(arrived: Path, deb: Deb, cache: Path) -> None:
+    check_digest(arrived, deb)
+    arrived.replace(cache / deb.file_name)
+
+
+def check_digest(path: Path, deb: Deb) -> None:
+    """Raise MachineError(E_DIGEST) unless the file is the archive that was locked."""
+    try:
+        with path.open("rb") as file:
+            got = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MachineError(
+            Code.IO, f"read the package {path}", error.strerror or "unknown"
+        ) from error
+    if got != deb.sha256:
+        raise MachineError(
+            Code.DIGEST,
+            f"use {path.name}",
+            f"expected SHA-256 {deb.sha256}, got {got}",
+            f"delete {path}, or run `mkext lock` if the archive was republished",
+        )

@@ -1,0 +1,68 @@
+"""A container's root file system from package archives, without a chroot or maintainer scripts.
+
+What those scripts do and a container needs is said in the recipe: users, directories, links and
+configuration files. Debian's ld.so finds the libraries without a cache (ld.so(8), "default path").
+"""
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+from extsloader.imagebuild.archive import check_digest
+from extsloader.imagebuild.packages import Deb
+from extsloader.imagebuild.recipe import Recipe
+from extsloader.imagebuild.tools import run_tool
+from extsloader.imagebuild.tree import (
+    DIRECTORY,
+    Kind,
+    Node,
+    Tree,
+    merge_usr,
+    own,
+    prune,
+    read_directory,
+    read_tar,
+)
+
+_NEVER_NEEDED = (
+    "etc/cron.*", "etc/default", "etc/init.d", "etc/logrotate.d", "usr/lib/systemd",
+    "usr/share/bash-completion", "usr/share/doc", "usr/share/info", "usr/share/initramfs-tools",
+    "usr/share/lintian", "usr/share/locale", "usr/share/man",
+)  # fmt: skip
+_LICENCES = ("usr/share/doc/*/copyright",)
+
+
+def make_rootfs(recipe: Recipe, debs: Iterable[Deb], cache: Path) -> Tree:
+    """Unpack the archives from the cache and apply the recipe. Raises MachineError."""
+    with ThreadPoolExecutor() as pool:
+        trees = pool.map(lambda deb: _unpack(cache / deb.file_name, deb), debs)
+        packages: Tree = {path: node for tree in trees for path, node in tree.items()}
+    return apply_recipe(packages, recipe)
+
+
+def apply_recipe(packages: Mapping[str, Node], recipe: Recipe) -> Tree:
+    """Everything after unpacking: what the recipe names last wins."""
+    tree = dict(packages) | _accounts({"root": 0} | recipe.users)
+    tree |= {path: own(DIRECTORY, owner) for path, owner in recipe.directories.items()}
+    tree |= {
+        path: Node(kind=Kind.LINK, mode=0o777, target=target)
+        for path, target in recipe.links.items()
+    }
+    tree = prune(merge_usr(tree), (*_NEVER_NEEDED, *recipe.prune), keep=_LICENCES)
+    return tree | merge_usr(read_directory(recipe.files))
+
+
+def _unpack(path: Path, deb: Deb) -> Tree:
+    check_digest(path, deb)
+    tar = run_tool(["dpkg-deb", "--fsys-tarfile", str(path)], f"unpack {path.name}")
+    return read_tar(BytesIO(tar), path.name)
+
+
+def _accounts(users: Mapping[str, int]) -> Tree:
+    passwd = "".join(f"{name}:x:{uid}:{uid}::/:/bin/false\n" for name, uid in users.items())
+    group = "".join(f"{name}:x:{uid}:\n" for name, uid in users.items())
+    return {
+        "etc/passwd": Node(kind=Kind.FILE, mode=0o644, content=passwd.encode()),
+        "etc/group": Node(kind=Kind.FILE, mode=0o644, content=group.encode()),
+    }

@@ -1,0 +1,76 @@
+"""Steps whose output is named by its inputs: done once, kept, and resumed where a build stopped."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from time import perf_counter
+
+from extsloader.imagebuild.tree import Node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One file to make from inputs that are known before anything is done."""
+
+    title: str
+    output: Path  # <name>.<inputs>.<suffix>
+    make: Callable[[Path], None]  # writes to the path that it is given
+
+
+def run_steps(steps: Iterable[Step]) -> None:
+    """Do the steps in order and print a line for each. An output appears only when it is whole."""
+    for step in steps:
+        if step.output.exists():
+            print(f"{step.title:<40} unchanged", flush=True)
+            continue
+        with timed(step.title):
+            step.output.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = step.output.with_name(f".{step.output.name}.unfinished")
+            unfinished.unlink(missing_ok=True)
+            step.make(unfinished)
+            _forget_older(step.output)
+            unfinished.replace(step.output)
+
+
+def _forget_older(output: Path) -> None:
+    name, _, suffix = output.name.split(".")
+    for older in output.parent.glob(f"{name}.*.{suffix}"):
+        older.unlink()
+
+
+@contextmanager
+def timed(title: str) -> Iterator[None]:
+    """Print what is being done, and how long it took."""
+    if sys.stdout.isatty():
+        print(f"{title:<40} ...", end="\r", flush=True)
+    start = perf_counter()
+    yield
+    print(f"{title:<40} {perf_counter() - start:.2f} s", flush=True)
+
+
+def name_by(*inputs: object) -> str:
+    """A name for everything that depends on these inputs, and on this program, alone."""
+    text = json.dumps([_builder(), *inputs], sort_keys=True)
+    return sha256(text.encode()).hexdigest()[:16]
+
+
+def digest_tree(tree: Mapping[str, Node]) -> str:
+    """A digest of a tree's paths, kinds, modes and contents."""
+    digest = sha256()
+    for path in sorted(tree):
+        node = tree[path]
+        digest.update(f"{path}\0{node.kind}{node.mode}{node.target}{len(node.content)}\0".encode())
+        digest.update(node.content)
+    return digest.hexdigest()
+
+
+@cache
+def _builder() -> str:
+    """Changing the builder's own code changes every name, so that no stale output is kept."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()

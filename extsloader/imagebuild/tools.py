@@ -1,0 +1,45 @@
+"""The one place where the build starts other programs."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from extsloader.model.errors import MachineError
+from extsloader.model.reasons import Code
+
+_DROPPED = "SOURCE_DATE_EPOCH"
+"""mksquashfs refuses its time options while this is set, and our steps give the time themselves."""
+
+_PACKAGES = {"mksquashfs": "squashfs-tools", "dpkg-deb": "dpkg", "apt-get": "apt"}
+
+
+def run_tool(
+    argv: Sequence[str],
+    stage: str,
+    *,
+    stdin: IO[bytes] | None = None,
+    cwd: Path | None = None,
+    hint: str = "",
+) -> bytes:
+    """Run a program to its end and return its output.
+
+    Raises MachineError(E_IO) with the last line that the program wrote to stderr.
+    """
+    try:
+        done = subprocess.run(
+            argv, stdin=stdin or subprocess.DEVNULL, capture_output=True, check=True, cwd=cwd,
+            env={k: v for k, v in os.environ.items() if k != _DROPPED} | {"LC_ALL": "C.UTF-8"},
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        package = _PACKAGES.get(argv[0], argv[0])
+        raise MachineError(
+            Code.IO, stage, f"{argv[0]} is not installed", f"apt-get install {package}"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise MachineError(
+            Code.IO, stage, f"{argv[0]} ended with {error.returncode}: {said[-1]}", hint
+        ) from error
+    return done.stdout

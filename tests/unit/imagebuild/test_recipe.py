@@ -1,0 +1,94 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from extsloader.imagebuild.definition import load_definition, parse_definition
+from extsloader.imagebuild.recipe import Recipe, load_images, load_lock, load_recipe
+from extsloader.imagebuild.rootfs import apply_recipe
+from extsloader.imagebuild.tree import Kind, Node
+from extsloader.model.errors import SettingsError
+
+PROJECT = Path(__file__).parents[3]
+RECIPES = PROJECT / "images/pkg"
+
+
+def write(directory: Path, text: str, name: str = "demo") -> Recipe:
+    (directory / name).mkdir()
+    (directory / name / "recipe.yaml").write_text(text)
+    return load_recipe(directory / name)
+
+
+def test_every_mistake_in_a_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        write(tmp_path, "packages: []\nprune: [/usr]\nconfig: {seccomp: none}\n")
+
+    places = [problem.split("recipe.yaml.")[1].split(":")[0] for problem in caught.value.problems]
+    assert places == ["packages", "prune.0", "config.seccomp"]
+
+
+def test_a_recipe_without_lock_says_how_to_get_one(tmp_path: Path) -> None:
+    recipe = write(tmp_path, "packages: [busybox]\nconfig: {}\n")
+
+    with pytest.raises(SettingsError, match="run `mkext lock demo`"):
+        load_lock(recipe)
+
+
+def test_images_from_elsewhere_and_missing_recipes_are_named_together(tmp_path: Path) -> None:
+    definition = parse_definition(
+        {
+            "services": [
+                {"name": "a", "image": "lfedge/eve-guacd:1"},
+                {"name": "b", "image": "extsloader/none:local"},
+            ]
+        },
+        "pkgs.yml",
+    )
+
+    with pytest.raises(SettingsError) as caught:
+        load_images(definition, tmp_path)
+
+    assert "cannot get the image lfedge/eve-guacd:1" in caught.value.problems[0]
+    assert "none/recipe.yaml" in caught.value.problems[1]
+
+
+def test_a_recipe_adds_users_directories_links_and_files_to_its_packages(tmp_path: Path) -> None:
+    recipe = write(
+        tmp_path,
+        "packages: [busybox]\nprune: [usr/bin/vi]\nusers: {web: 80}\ndirectories: {run/web: 80}\n"
+        "links: {bin/sh: busybox}\nconfig: {}\n",
+    )
+    (recipe.files / "etc").mkdir(parents=True)
+    (recipe.files / "etc/web.conf").write_text("port 80")
+    packages = {
+        path: Node(kind=Kind.FILE, content=path.encode())
+        for path in ("bin/busybox", "usr/bin/vi", "etc/web.conf", "usr/share/doc/busybox/copyright")
+    }
+
+    tree = apply_recipe(packages, recipe)
+
+    assert tree["usr/bin/sh"].target == "busybox"
+    assert tree["bin"].target == "usr/bin"
+    assert tree["etc/web.conf"].content == b"port 80"
+    assert tree["run/web"].uid == tree["run/web"].gid == 80
+    assert b"web:x:80:80:" in tree["etc/passwd"].content
+    assert "usr/bin/vi" not in tree
+    assert "usr/share/doc/busybox/copyright" in tree
+
+
+def test_every_shipped_image_has_a_recipe_and_a_lock() -> None:
+    definition = load_definition(PROJECT / "images/rootfs_pkgs.yml.in")
+
+    recipes = load_images(definition, RECIPES).values()
+
+    assert {recipe.name for recipe in recipes} == {path.name for path in RECIPES.iterdir()}
+    for recipe in recipes:
+        locked = {deb.package for deb in load_lock(recipe)}
+        assert locked >= set(recipe.packages)
+        assert locked.isdisjoint(recipe.exclude)
+
+
+@pytest.mark.parametrize("script", sorted(RECIPES.glob("*/files/usr/bin/*")), ids=lambda p: p.name)
+def test_shipped_scripts_are_executable_and_parse(script: Path) -> None:
+    assert script.stat().st_mode & 0o111 == 0o111
+    subprocess.run(["sh", "-n", str(script)], check=True)

@@ -1,0 +1,112 @@
+import tarfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from extsloader.imagebuild.tree import (
+    DIRECTORY,
+    Kind,
+    Node,
+    Tree,
+    merge_usr,
+    prune,
+    read_directory,
+    read_tar,
+    write_tar,
+)
+from extsloader.model.errors import ImageRefusedError
+
+SH = Node(kind=Kind.FILE, content=b"#!")
+
+
+def packed(tree: Tree) -> bytes:
+    out = BytesIO()
+    write_tar(tree, out)
+    return out.getvalue()
+
+
+def test_a_tree_reads_back_as_it_was_written() -> None:
+    tree = {
+        "usr": DIRECTORY,
+        "usr/sh": SH,
+        "usr/null": Node(kind=Kind.CHARACTER, mode=0o666, device=(1, 3)),
+        "var": Node(kind=Kind.DIRECTORY, mode=0o1777, uid=7, gid=8),
+        "x": Node(kind=Kind.LINK, mode=0o777, target="usr/sh"),
+    }
+
+    assert read_tar(BytesIO(packed(tree)), "x.tar") == tree
+
+
+def test_the_same_tree_gives_the_same_bytes_in_whatever_order_it_was_made() -> None:
+    tree = {"b": SH, "a": DIRECTORY}
+
+    assert packed(tree) == packed(dict(reversed(tree.items())))
+
+
+def test_missing_parents_are_made() -> None:
+    read_back = read_tar(BytesIO(packed({"a/b/c": SH})), "x.tar")
+
+    assert list(read_back) == ["a", "a/b", "a/b/c"]
+    assert read_back["a"] == DIRECTORY
+
+
+def test_a_hard_link_becomes_an_equal_file() -> None:
+    out = BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        first = tarfile.TarInfo("./bin/perl")
+        first.size = 2
+        tar.addfile(first, BytesIO(b"#!"))
+        second = tarfile.TarInfo("./bin/perl5")
+        second.type, second.linkname = tarfile.LNKTYPE, "./bin/perl"
+        tar.addfile(second)
+
+    tree = read_tar(BytesIO(out.getvalue()), "x.tar")
+
+    assert tree["bin/perl5"] == tree["bin/perl"]
+    assert tree["bin/perl5"].content == b"#!"
+
+
+def test_a_path_that_climbs_is_refused() -> None:
+    out = BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("usr/../../etc/passwd"))
+
+    with pytest.raises(ImageRefusedError, match=r"E_PATH: cannot use evil\.deb"):
+        read_tar(BytesIO(out.getvalue()), "evil.deb")
+
+
+def test_bin_and_lib_move_below_usr_and_links_stay_in_their_place() -> None:
+    merged = merge_usr({"bin": DIRECTORY, "bin/sh": SH, "usr/bin/awk": SH, "etc/passwd": SH})
+
+    assert merged["usr/bin/sh"] == merged["usr/bin/awk"] == merged["etc/passwd"] == SH
+    assert merged["bin"] == Node(kind=Kind.LINK, mode=0o777, target="usr/bin")
+    assert merged["usr/bin"] == DIRECTORY
+    assert "bin/sh" not in merged
+
+
+def test_pruning_takes_whole_directories_but_what_is_to_be_kept() -> None:
+    tree = {
+        "usr/share/doc": DIRECTORY,
+        "usr/share/doc/x/copyright": SH,
+        "usr/share/doc/x/README": SH,
+        "usr/lib/x86_64/gconv/UTF.so": SH,
+        "usr/lib/x86_64/libc.so": SH,
+    }
+
+    kept = prune(tree, ["usr/share/doc", "usr/lib/*/gconv"], keep=["usr/share/doc/*/copyright"])
+
+    assert list(kept) == ["usr/share/doc/x/copyright", "usr/lib/x86_64/libc.so"]
+
+
+def test_a_directory_is_read_with_the_modes_that_git_keeps(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("#!")
+    (tmp_path / "run").chmod(0o711)
+    (tmp_path / "conf").write_text("")
+    (tmp_path / "conf").chmod(0o600)
+    (tmp_path / "link").symlink_to("run")
+
+    tree = read_directory(tmp_path)
+
+    assert (tree["run"].mode, tree["conf"].mode) == (0o755, 0o644)
+    assert (tree["link"].kind, tree["link"].target) == (Kind.LINK, "run")
