@@ -1,0 +1,56 @@
+"""What is on a source, found out in a helper: reading an untrusted medium can hang or fail.
+
+`python -m extsloader.verify.probe`: one probe, then the process ends. It imports no pydantic and
+no cryptography: there is one for every medium, also for those that hold nothing of ours.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from extsloader.image.superblock import Partition, read_partition, read_superblock, reader
+from extsloader.model.helper import Answer, Request
+from extsloader.model.source import Source, Superblock
+from extsloader.verify.channel import serve
+from extsloader.verify.identity import open_disk, refusal
+from extsloader.verify.medium import open_medium
+
+
+def main() -> int:
+    """Probe what the daemon asks for on standard input."""
+    return serve(_probe)
+
+
+def probe_source(source: Source) -> Superblock:
+    """Read the superblock, and for a partition what its disk's table says about it.
+
+    Raises ImageRefusedError: E_GONE for another medium, E_BUSY, E_PATH for a link, or E_IO.
+    """
+    with open_medium(source) as medium:
+        superblock = read_superblock(medium.read)
+        partition = _find_partition(source) if source.partition else None
+        medium.check()  # after all reading: bytes from before a change belong to nobody
+    if partition is None:
+        return superblock
+    return replace(superblock, partition_label=partition.label, partition_type=partition.type)
+
+
+def _probe(request: Request, _progress: Callable[[int, int], None]) -> tuple[Answer, Sequence[int]]:
+    return Answer(superblock=probe_source(request.source)), ()
+
+
+def _find_partition(source: Source) -> Partition | None:
+    disk = open_disk(source)
+    try:
+        partition = read_partition(reader(disk), source.partition)
+    except OSError as error:
+        raise refusal(source, error) from error
+    finally:
+        os.close(disk)
+    # Partitions can be set by hand (BLKPG): the entry of another size describes something else.
+    return partition if partition and partition.size == source.size else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
