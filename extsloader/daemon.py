@@ -1,4 +1,4 @@
-"""`extsloaderd`: the command line of the agent."""
+"""The command line of the agent; `extsloader.lean` calls it."""
 
 import argparse
 import asyncio
@@ -53,7 +53,3 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=extsloader.__version__)
     return parser.parse_args(argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

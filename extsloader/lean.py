@@ -1,0 +1,23 @@
+"""Starts the agent without what it never uses: the entry point of `extsloaderd`.
+
+asyncio imports ssl wherever it can, and structlog draws tracebacks with rich where it is
+installed. The agent speaks over unix sockets and logs plain lines; without these two it is
+4.4 MB (ssl) and up to 4.5 MB (rich) smaller. Both libraries do without when the import fails.
+"""
+
+import sys
+
+UNUSED = ("ssl", "rich")
+
+
+def main() -> int:
+    """Run `extsloader.daemon` in a process that cannot import what it does not need."""
+    for name in UNUSED:
+        sys.modules[name] = None  # type: ignore[assignment] # the documented way to forbid it
+    from extsloader.daemon import main as run  # noqa: PLC0415 - after the lines above
+
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
