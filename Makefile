@@ -37,8 +37,9 @@ fmt: setup ## put the code into its one form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-generate: setup ## write what is generated: JSON Schema, state diagrams
+generate: setup ## write what is generated: JSON Schema, OpenAPI, diagrams
 	$(BIN)/python -m extsloader.image.schema > manifests/manifest.schema.json
+	$(BIN)/python -m extsloader.adapters.status_socket.openapi > docs/openapi.json
 	$(BIN)/python docs/diagrams.py
 
 lock: setup ## resolve the Python dependencies anew

@@ -22,9 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(options.config, options.root)
     except SettingsError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - there is no journal before the settings
+        print(error, file=sys.stderr)
         return USAGE
     if options.check_config:
+        print("the configuration is good")
         return 0
     journal = open_journal(settings.log_format)
     try:

@@ -156,7 +156,7 @@ def prove(root: Path) -> None:
     print("  " + run([*BROKER, "-t", "device/telemetry", "-C", "1", "-W", "10"]).strip())
     for verb in (["status"], ["explain", "telemetry"]):
         say(f"extsloaderctl {' '.join(verb)}")
-        subprocess.run([BIN / "extsloaderctl", *verb, "--root", root], check=True)
+        subprocess.run([BIN / "extsloaderctl", "--root", root, *verb], check=True)
 
 
 def stay() -> None:

@@ -1,0 +1,187 @@
+"""The log on standard error: one line for each change of state, and for what goes wrong.
+
+Whoever reads the other end may have stopped reading, and the loop must not stop with it. So a
+line is written without waiting; lines that find no room are dropped, and the next line that is
+written is preceded by one that says how many. A line is at most 4096 bytes: to a pipe it goes as
+a whole or not at all (pipe(7), PIPE_BUF).
+"""
+
+import logging
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from extsloader.model.severity import Severity, severity
+from extsloader.model.status import Change
+from extsloader.model.text import printable
+
+MAX_LINE = 4096  # bytes, line end included
+PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}  # sd-daemon(3)
+LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning"}
+HEADER = ("level", "time", "event", "subject", "old", "new", "reason", "code")
+
+
+class LineWriter:
+    """Writes lines to a descriptor without ever waiting."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.lost = 0
+        self._socket: socket.socket | None = None
+        if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            self._socket = socket.socket(fileno=os.dup(descriptor))
+        else:
+            self._descriptor = _reopen(descriptor)
+
+    def msg(self, line: str) -> None:
+        """Write the line, or count it as lost."""
+        if self.lost and self._write(f"{self.lost} lines of the log were lost here"):
+            self.lost = 0
+        if not self._write(line):
+            self.lost += 1
+
+    # structlog calls the method that has the name of the level.
+    debug = info = warning = error = critical = msg
+
+    def close(self) -> None:
+        """Close our own copy of the descriptor."""
+        if self._socket:
+            self._socket.close()
+        else:
+            os.close(self._descriptor)
+
+    def _write(self, line: str) -> bool:
+        data = line.encode("utf-8", "backslashreplace")[: MAX_LINE - 1] + b"\n"
+        try:
+            if self._socket:
+                return self._socket.send(data, socket.MSG_DONTWAIT) == len(data)
+            return os.write(self._descriptor, data) == len(data)
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """`log` is for everything that is no change of state."""
+
+    log: structlog.typing.FilteringBoundLogger
+    writer: LineWriter
+
+    def write_change(self, change: Change) -> None:
+        """One line; its level follows from how bad the new state is."""
+        fields = {"subject": change.subject, "old": change.old, "new": change.new}
+        if change.reason:
+            fields["reason"] = change.reason
+        if change.code:
+            fields["code"] = change.code
+        write = getattr(self.log, LEVELS.get(severity(change.new), "info"))
+        write("change", time=_format_time(change.wall), id=change.id, **fields)
+
+
+def open_journal(
+    log_format: str, descriptor: int = 2, environ: Mapping[str, str] = os.environ
+) -> Journal:
+    """`log_format` is "text" or "json". Text carries priorities when the journal reads it."""
+    writer = LineWriter(descriptor)
+    render: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    if log_format == "text":
+        render = _TextRenderer(for_journal=_is_journal(descriptor, environ))
+    log = structlog.wrap_logger(
+        writer,
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%SZ", key="now"),
+            _keep_own_time,
+            render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+    return Journal(log, writer)
+
+
+class LibraryLog(logging.Handler):
+    """Takes what libraries (asyncio) log with `logging` into the same journal.
+
+    To be added to the root logger. A traceback becomes one word on its error and one on its place.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(logging.WARNING)
+        self._log = journal.log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by `logging`."""
+        fields = {"logger": record.name}
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            fields["error"] = f"{type(error).__name__}: {error}"
+            fields["place"] = _innermost(error)
+        self._log.log(record.levelno, record.getMessage().partition("\n")[0], **fields)
+
+
+@dataclass(frozen=True, slots=True)
+class _TextRenderer:
+    """The last step: from fields to one line."""
+
+    for_journal: bool
+
+    def __call__(self, _logger: object, _method: str, fields: Mapping[str, Any]) -> str:
+        if fields["event"] == "change":
+            text = _describe_change(fields)
+        else:
+            rest = (f"{k}={v}" for k, v in fields.items() if k not in HEADER)
+            text = " ".join((str(fields["event"]), *rest))
+        line = printable(text)
+        if self.for_journal:  # it has the time already
+            return f"<{PRIORITIES[fields['level']]}>{line}"
+        return f"{fields['time']} {fields['level']:<7} {line}"
+
+
+def _describe_change(fields: Mapping[str, Any]) -> str:
+    text = f"{fields['subject']}: {fields['old']} -> {fields['new']}"
+    text += f": {fields['reason']}" if "reason" in fields else ""
+    return text + (f" [{fields['code']}]" if "code" in fields else "")
+
+
+def _keep_own_time(
+    _logger: object, _method: str, fields: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """A change has its own time; everything else happens now."""
+    now = fields.pop("now")
+    fields.setdefault("time", now)
+    return fields
+
+
+def _is_journal(descriptor: int, environ: Mapping[str, str]) -> bool:
+    """JOURNAL_STREAM names device and inode of the stream (systemd.exec(5))."""
+    info = os.fstat(descriptor)
+    return environ.get("JOURNAL_STREAM") == f"{info.st_dev}:{info.st_ino}"
+
+
+def _reopen(descriptor: int) -> int:
+    """A copy that does not block, while the original goes on as it is.
+
+    O_NONBLOCK belongs to the open file description, which the shell that started us shares; so
+    the file is opened anew. Where that is not allowed, the copy shares and may block.
+    """
+    with suppress(OSError):
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        return os.open(f"/proc/self/fd/{descriptor}", flags)
+    return os.dup(descriptor)
+
+
+def _format_time(wall: float) -> str:
+    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _innermost(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""

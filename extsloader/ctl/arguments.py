@@ -1,0 +1,111 @@
+"""The command line of `extsloaderctl`."""
+
+import argparse
+import os
+from collections.abc import Callable
+
+from extsloader import __version__
+
+SOCKET = "/run/extsloader/extsloader.sock"
+KEYS = "/etc/extsloader/keys"
+EPILOG = f"""exit codes: 0 yes, 1 no (not ready, refused, failed, too late), 2 wrong usage,
+3 no daemon answers. The socket is that of --socket, else that of --root, else
+$EXTSLOADER_SOCKET, else {SOCKET}"""
+STATES = (
+    "settled",
+    "disabled",
+    "searching",
+    "verifying",
+    "activating",
+    "ready",
+    "degraded",
+    "failed",
+    "stopping",
+)
+"""What `wait --for` takes. These three are repeated here, as their modules load for 10 ms; a test
+holds them equal to the model."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All verbs and options."""
+    parser = argparse.ArgumentParser(
+        prog="extsloaderctl",
+        description="Ask extsloaderd, or look at an image.",
+        epilog=EPILOG,
+        parents=[_common_options(json=False, socket=None, root=None)],
+    )
+    parser.add_argument("--version", action="version", version=f"extsloaderctl {__version__}")
+    absent = argparse.SUPPRESS  # after the verb, too, but then without overriding
+    common = _common_options(json=absent, socket=absent, root=absent)
+    verbs = parser.add_subparsers(prog=parser.prog, dest="verb", required=True, metavar="VERB")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return verbs.add_parser(name, help=text, description=text.capitalize(), parents=[common])
+
+    add("status", "the whole: is the device ready, and if not, why")
+    services = add("services", "all services, what is worst on top")
+    services.add_argument("--names", action="store_true", help="only the names, one a line")
+    explain = add("explain", "why a service is as it is, and what to do")
+    explain.add_argument("name", metavar="NAME")
+    add("candidates", "where an image was looked for, and the verdicts")
+    events = add("events", "changes of state")
+    events.add_argument("--follow", action="store_true", help="go on with what happens next")
+    events.add_argument("--since", type=_count, default=0, metavar="N", help="those after number N")
+    _add_wait(add("wait", "wait until the device is ready"))
+    _add_offline(add)
+    completion = add("completion", "print a shell's completion script")
+    completion.add_argument("shell", choices=("bash",))
+    return parser
+
+
+def find_socket(options: argparse.Namespace) -> str:
+    """The status socket that is meant."""
+    if options.socket:
+        return str(options.socket)
+    if options.root:
+        return str(options.root).rstrip("/") + SOCKET
+    return os.environ.get("EXTSLOADER_SOCKET") or SOCKET
+
+
+def _common_options(**default: object) -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="for programs")
+    where = common.add_mutually_exclusive_group()
+    where.add_argument("--socket", metavar="PATH", help="the daemon's status socket")
+    where.add_argument("--root", metavar="DIR", help="as the daemon's --root")
+    common.set_defaults(**default)
+    return common
+
+
+def _add_wait(parser: argparse.ArgumentParser) -> None:
+    text = "settled, or a state of the whole; default: ready"
+    parser.add_argument(
+        "--for", dest="goal", choices=STATES, default="ready", metavar="STATE", help=text
+    )
+    text = "how long, a daemon's start included; default: without end"
+    parser.add_argument("--timeout", type=_seconds, default=float("inf"), metavar="S", help=text)
+
+
+def _add_offline(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    text = "check an image as a device would, without a daemon"
+    verify = add("verify", text)
+    verify.add_argument("image", metavar="IMAGE")
+    verify.add_argument("--keys", metavar="DIR", default=KEYS, help=f"default: {KEYS}")
+    inspect = add("inspect", "what an image says about itself, NOT checked")
+    inspect.add_argument("image", metavar="IMAGE")
+
+
+def _count(text: str) -> int:
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if seconds >= 0:
+        return seconds
+    raise argparse.ArgumentTypeError(f"expected seconds from 0, got {text!r}")

@@ -1,0 +1,475 @@
+"""The status socket over real unix sockets: good clients, and bad ones."""
+
+import asyncio
+import json
+import os
+import socket
+import stat
+import struct
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import h11
+import pytest
+
+from extsloader.adapters.status_socket import Bounds, StatusSocket, endpoint, routes
+from extsloader.model.errors import MachineError
+from extsloader.model.reasons import Code
+from extsloader.model.status import StatusSnapshot
+from tests.fakes.status import DEGRADED, READY, FakeStatus
+
+pytestmark = pytest.mark.timeout(20)
+
+
+class Client:
+    """A unix socket client with h11's view of HTTP."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.http = h11.Connection(h11.CLIENT)
+
+    async def get(self, target: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
+        status, _ = await self.ask(target, method, **headers)
+        body = b""
+        while data := await self.more():
+            body += data
+        if self.http.our_state is h11.DONE and self.http.their_state is h11.DONE:
+            self.http.start_next_cycle()
+        return status, body
+
+    async def ask(
+        self, target: str, method: str = "GET", **headers: str
+    ) -> tuple[int, dict[str, str]]:
+        lines = [("Host", "localhost"), *((k.replace("_", "-"), v) for k, v in headers.items())]
+        request = h11.Request(method=method, target=target, headers=lines)
+        self.writer.write(self.http.send(request) or b"")
+        self.writer.write(self.http.send(h11.EndOfMessage()) or b"")
+        return await self.head()
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        event = await self._event()
+        assert isinstance(event, h11.Response)
+        return event.status_code, {k.decode(): v.decode() for k, v in event.headers}
+
+    async def more(self) -> bytes:
+        """The next piece of the body, empty at its end."""
+        event = await self._event()
+        return bytes(event.data) if isinstance(event, h11.Data) else b""
+
+    async def _event(self) -> object:
+        while (event := self.http.next_event()) is h11.NEED_DATA:
+            self.http.receive_data(await self.reader.read(65536))
+        return event
+
+
+class Place:
+    """A running status socket and the clients that a test opened."""
+
+    def __init__(self, status: FakeStatus, path: str, server: StatusSocket) -> None:
+        self.status = status
+        self.path = path
+        self.server = server
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def client(self) -> Client:
+        reader, writer = await asyncio.open_unix_connection(self.path)
+        self.writers.append(writer)
+        return Client(reader, writer)
+
+    async def get(self, target: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
+        return await (await self.client()).get(target, method, **headers)
+
+    async def close(self) -> None:
+        await self.server.close()
+        for writer in self.writers:
+            writer.close()
+
+
+@pytest.fixture
+def bounds() -> Bounds:
+    return Bounds(request=0.3, idle=0.3, write=0.3, beat=0.2)
+
+
+@pytest.fixture
+async def place(tmp_path: Path, bounds: Bounds) -> AsyncIterator[Place]:
+    path = str(tmp_path / "run" / "s.sock")
+    status = FakeStatus()
+    server = await StatusSocket(status, path, bounds=bounds).start()
+    place = Place(status, path, server)
+    yield place
+    await place.close()
+
+
+async def test_status_is_the_snapshot(place: Place) -> None:
+    code, body = await place.get("/v1/status")
+    assert code == 200
+    assert body == routes.encode(READY)
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "wanted"),
+    [
+        ("/v1/services", 200, '"name":"collector"'),
+        ("/v1/services/collector", 200, '"pid":812'),
+        ("/v1/services/webui/explain", 200, "keeps failing"),
+        ("/v1/candidates", 200, "/dev/sdb1"),
+        ("/v1/healthz", 200, '"state":"ready"'),
+        ("/v1/services/nothing", 404, "E_SERVICE"),
+        ("/v1/services/nothing/explain", 404, "E_SERVICE"),
+        ("/v1/services/", 404, "E_PATH"),
+        ("/v1/services/a/b/c", 404, "E_PATH"),
+        ("/v1/services/..%2f..%2fetc%2fshadow", 404, "E_SERVICE"),
+        ("/v1/nothing", 404, "/v1/status"),
+        ("/v2/status", 404, "E_PATH"),
+        ("/v1/status?beyond=x", 400, "whole number"),
+        ("/v1/status?beyond=-1", 400, "whole number"),
+        ("/v1/status?beyond=" + "9" * 50, 400, "whole number"),
+        ("/v1/status?beyond=1&timeout=1e9", 400, "0 to 300"),
+        ("/v1/status?beyond=1&timeout=nan", 400, "0 to 300"),
+        ("/v1/status?timeout=1", 400, "together with beyond"),
+        ("/v1/status?beyound=1", 400, "expected beyond, timeout"),
+        ("/v1/status?" + "&".join(f"a{i}=1" for i in range(50)), 400, "E_REQUEST"),
+        ("http://[/v1/status", 400, "E_REQUEST"),
+    ],
+)
+async def test_targets(place: Place, target: str, code: int, wanted: str) -> None:
+    got, body = await place.get(target)
+    assert (got, wanted in body.decode()) == (code, True), body
+
+
+async def test_no_failure_lacks_code_and_message(place: Place) -> None:
+    _, body = await place.get("/v1/nothing")
+    failure = json.loads(body)
+    assert failure["code"] == "E_PATH"
+    assert failure["message"] == "there is no '/v1/nothing'"
+    assert failure["hint"].startswith("the paths are /v1/status")
+
+
+async def test_only_get_is_possible(place: Place) -> None:
+    client = await place.client()
+    code, headers = await client.ask("/v1/status", "POST")
+    assert (code, headers["allow"]) == (405, "GET")
+    code, body = await place.get("/v1/status", "HEAD")
+    assert (code, body) == (405, b"")
+
+
+async def test_a_kept_connection_answers_many_requests(place: Place) -> None:
+    client = await place.client()
+    for _ in range(5):
+        assert (await client.get("/v1/status"))[0] == 200
+    assert (await client.get("/v1/nothing"))[0] == 404
+    assert (await client.get("/v1/status"))[0] == 200
+
+
+async def test_requests_sent_ahead_are_answered_in_order(place: Place) -> None:
+    client = await place.client()
+    request = b"GET /v1/%s HTTP/1.1\r\nHost: x\r\n\r\n"
+    client.writer.write(request % b"healthz" + request % b"nothing")
+    client.http.send(h11.Request(method="GET", target="/", headers=[("Host", "x")]))
+    assert (await client.head())[0] == 200
+    assert b"generation" in await client.more()
+    received = await client.reader.readuntil(b"\r\n") if not client.http.trailing_data[0] else b""
+    assert b"404" in client.http.trailing_data[0] + received
+
+
+async def test_a_file_name_that_is_no_utf8_does_not_break_the_answer(place: Place) -> None:
+    odd = replace(READY.candidates[0], device="/persist/\udcff.img")
+    await place.status.publish(replace(READY, candidates=(odd,)))
+    code, body = await place.get("/v1/candidates")
+    assert code == 200
+    assert json.loads(body)[0]["device"] == "/persist/?.img"
+
+
+async def test_a_long_poll_wakes_with_the_next_generation(place: Place) -> None:
+    waiting = asyncio.gather(place.get("/v1/status?beyond=7&timeout=15"))
+    await place.status.wait_for_waiters(1)
+    await place.status.publish(DEGRADED)
+    ((code, body),) = await waiting
+    assert (code, json.loads(body)["generation"]) == (200, 8)
+
+
+async def test_a_long_poll_answers_at_once_when_there_is_news_already(place: Place) -> None:
+    _, body = await place.get("/v1/status?beyond=6")
+    assert json.loads(body)["generation"] == 7
+
+
+async def test_a_long_poll_without_news_ends_with_the_current_snapshot(place: Place) -> None:
+    code, body = await place.get("/v1/status?beyond=7&timeout=0.05")
+    assert (code, json.loads(body)["generation"]) == (200, 7)
+
+
+async def test_nobody_waits_for_a_long_poller_that_left(place: Place) -> None:
+    client = await place.client()
+    client.writer.write(b"GET /v1/status?beyond=7&timeout=300 HTTP/1.1\r\nHost: x\r\n\r\n")
+    await place.status.wait_for_waiters(1)
+    client.writer.close()
+    await place.status.wait_for_waiters(0)
+
+
+async def test_events_come_as_json_when_asked_for(place: Place) -> None:
+    await place.status.add("ready", "removing")
+    await place.status.add("removing", "backing-off")
+    code, body = await place.get("/v1/events?since=1", Accept="application/json")
+    assert code == 200
+    assert [change["new"] for change in json.loads(body)] == ["backing-off"]
+
+
+async def test_the_event_stream_tells_the_past_and_goes_on(place: Place) -> None:
+    await place.status.add("ready", "removing")
+    client = await place.client()
+    code, headers = await client.ask("/v1/events")
+    assert (code, headers["content-type"]) == (200, "text/event-stream")
+    first = (await client.more()).decode()
+    assert first.startswith("id: 1\nevent: change\ndata: {")
+    assert first.endswith("}\n\n")
+    await place.status.add("removing", "backing-off")
+    assert (await client.more()).startswith(b"id: 2\n")
+
+
+async def test_a_stream_goes_on_after_the_last_event_that_was_seen(place: Place) -> None:
+    for new in ("a", "b", "c"):
+        await place.status.add("x", new)
+    client = await place.client()
+    await client.ask("/v1/events?since=0", Last_Event_ID="2")
+    assert (await client.more()).startswith(b"id: 3\n")
+
+
+async def test_a_stream_from_before_the_agents_restart_starts_anew(place: Place) -> None:
+    await place.status.add("x", "a")
+    client = await place.client()
+    await client.ask("/v1/events", Last_Event_ID="500")
+    assert (await client.more()).startswith(b"id: 1\n")
+
+
+async def test_a_quiet_stream_shows_that_it_lives(place: Place) -> None:
+    client = await place.client()
+    await client.ask("/v1/events")
+    assert await client.more() == b":\n\n"
+
+
+async def test_closing_ends_streams_properly_and_removes_the_socket(place: Place) -> None:
+    client = await place.client()
+    await client.ask("/v1/events")
+    await place.server.close()
+    while await client.more():
+        pass
+    assert client.http.their_state is h11.DONE
+    with pytest.raises(FileNotFoundError):
+        os.lstat(place.path)
+
+
+# Clients that misbehave.
+
+
+async def test_half_a_request_is_answered_with_408_and_closed(place: Place) -> None:
+    client = await place.client()
+    client.writer.write(b"GET /v1/status HTTP/1.1\r\nHo")
+    assert (await client.reader.read()).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_client_that_says_nothing_is_closed(place: Place) -> None:
+    client = await place.client()
+    assert b" 408 " in await client.reader.read()
+
+
+async def test_an_idle_kept_connection_is_closed_without_a_word(place: Place) -> None:
+    client = await place.client()
+    await client.get("/v1/healthz")
+    assert await client.reader.read() == b""
+
+
+async def test_a_head_of_64_kib_is_refused(place: Place) -> None:
+    client = await place.client()
+    client.writer.write(b"GET /v1/status HTTP/1.1\r\nX: " + b"a" * (64 << 10))
+    answer = await _read_until_closed(client)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b"E_LIMIT" in answer
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "code"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400),
+        (b"GET /v1/status HTTP/1.1\r\n\r\n", 400),  # no Host, RFC 9112, 3.2
+        (b"GET /v1/status\r\n\r\n", 400),
+        (b"GET /v1/\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", 413),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: x\r\n\r\n", 501),
+    ],
+)
+async def test_what_is_no_request_is_refused(place: Place, request_bytes: bytes, code: int) -> None:
+    client = await place.client()
+    client.writer.write(request_bytes)
+    answer = await _read_until_closed(client)
+    assert answer.startswith(b"HTTP/1.1 %d " % code)
+    assert b"connection: close" in answer.lower()
+
+
+async def test_http_1_0_clients_are_served(place: Place) -> None:
+    client = await place.client()
+    client.writer.write(b"GET /v1/healthz HTTP/1.0\r\n\r\n")
+    assert b'"state":"ready"' in await client.reader.read()
+
+
+async def test_the_33rd_client_hears_that_it_is_busy(place: Place) -> None:
+    clients = [await place.client() for _ in range(32)]
+    for client in clients:
+        await client.ask("/v1/events")
+    one_more = await place.client()
+    assert b"E_BUSY" in await _read_until_closed(one_more)
+    clients[0].writer.close()
+    await place.status.wait_for_waiters(31)
+    assert (await place.get("/v1/healthz"))[0] == 200
+
+
+async def test_a_client_that_leaves_in_mid_reply_harms_nobody(place: Place) -> None:
+    await place.status.publish(_large_snapshot())
+    client = await place.client()
+    client.writer.write(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
+    await client.reader.read(10)
+    client.writer.transport.abort()
+    assert (await place.get("/v1/healthz"))[0] == 200
+
+
+async def test_a_reader_that_does_not_read_is_dropped(place: Place) -> None:
+    await place.status.publish(_large_snapshot())
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX) as slow:
+        slow.setblocking(False)
+        slow.connect(place.path)
+        await loop.sock_sendall(slow, b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await place.get("/v1/healthz"))[0] == 200  # others are served meanwhile
+        await _until_served(place)
+        received = b"".join([data async for data in _drain(slow)])
+    assert 0 < len(received) < len(routes.encode(_large_snapshot()))
+
+
+async def _until_served(place: Place) -> None:
+    """The server has let go of all clients."""
+    await asyncio.wait(tuple(place.server._clients))
+
+
+async def _drain(sock: socket.socket) -> AsyncIterator[bytes]:
+    loop = asyncio.get_running_loop()
+    while data := await loop.sock_recv(sock, 1 << 16):
+        yield data
+
+
+async def test_a_flood_of_requests_ahead_ends_the_long_poll(place: Place) -> None:
+    client = await place.client()
+    request = b"GET /v1/status?beyond=7&timeout=300 HTTP/1.1\r\nHost: x\r\n\r\n"
+    client.writer.write(request * 1000)
+    assert await _read_until_closed(client) == b""
+
+
+async def test_descriptors_sent_along_do_not_arrive(place: Place) -> None:
+    before = _count_descriptors()
+    here, there = os.pipe()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(place.path)
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", there))]
+        client.sendmsg([b"GET /v1/healthz HTTP/1.1\r\nHost: x\r\n\r\n"], ancillary)
+        os.close(there)
+        client.setblocking(False)
+        answer = await asyncio.get_running_loop().sock_recv(client, 4096)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert os.read(here, 1) == b""  # nobody holds the other end
+    os.close(here)
+    await _until_served(place)
+    assert _count_descriptors() == before
+
+
+def _count_descriptors() -> int:
+    return len(tuple(Path("/proc/self/fd").iterdir()))
+
+
+# The socket in the file system (rule: path socket, 0750 and 0660, moved into place).
+
+
+async def test_only_root_and_the_group_reach_the_socket(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "s.sock"
+    server = await StatusSocket(FakeStatus(), str(path), group="daemon").start()
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o660
+    assert stat.S_IMODE(path.parent.lstat().st_mode) == 0o750
+    assert path.lstat().st_gid == path.parent.lstat().st_gid == 1
+    assert [entry.name for entry in path.parent.iterdir()] == ["s.sock"]
+    await server.close()
+
+
+async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+    path = str(tmp_path / "s.sock")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    server = await StatusSocket(FakeStatus(), path).start()
+    place = Place(FakeStatus(), path, server)
+    assert (await place.get("/v1/healthz"))[0] == 200
+    await place.close()
+
+
+async def test_a_live_daemon_is_left_alone(place: Place) -> None:
+    with pytest.raises(MachineError, match="another daemon answers") as caught:
+        await StatusSocket(FakeStatus(), place.path).start()
+    assert caught.value.problem.code is Code.BUSY
+    assert (await place.get("/v1/healthz"))[0] == 200
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "directory", "fifo"])
+async def test_what_is_no_socket_is_not_touched(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "s.sock"
+    makers: dict[str, Callable[[], object]] = {
+        "file": lambda: path.write_text("precious"),
+        "link": lambda: path.symlink_to("/etc/passwd"),
+        "directory": path.mkdir,
+        "fifo": lambda: os.mkfifo(path),
+    }
+    makers[kind]()
+    with pytest.raises(MachineError, match="exists and is not a socket"):
+        await StatusSocket(FakeStatus(), str(path)).start()
+    assert path.lstat()
+
+
+async def test_a_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir(mode=0o777)
+    (tmp_path / "run").symlink_to("real")
+    with pytest.raises(MachineError, match="cannot open the status socket"):
+        await StatusSocket(FakeStatus(), str(tmp_path / "run/s.sock")).start()
+
+
+async def test_a_path_that_is_too_long_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="longer than the 107 bytes"):
+        await StatusSocket(FakeStatus(), str(tmp_path / ("d" * 100) / "s.sock")).start()
+
+
+async def test_an_unknown_group_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="there is no group 'extst-none'"):
+        await StatusSocket(FakeStatus(), str(tmp_path / "s.sock"), group="extst-none").start()
+
+
+async def test_closing_leaves_a_successors_socket_alone(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    server = await StatusSocket(FakeStatus(), str(path)).start()
+    path.unlink()
+    successor = endpoint.open_endpoint(str(path), "")
+    await server.close()
+    assert path.exists()
+    successor.close()
+
+
+def _large_snapshot() -> StatusSnapshot:
+    service = replace(READY.services[0], reason="x" * 1000)
+    return replace(READY, services=(service,) * 4000)
+
+
+async def _read_until_closed(client: Client) -> bytes:
+    """All that comes; a close with unread bytes at the other end shows as a reset (unix(7))."""
+    received = b""
+    while True:
+        try:
+            data = await client.reader.read(65536)
+        except ConnectionError:
+            return received
+        if not data:
+            return received
+        received += data
