@@ -32,11 +32,11 @@ def build_parser() -> argparse.ArgumentParser:
         prog="extsloaderctl",
         description="Ask extsloaderd, or look at an image.",
         epilog=EPILOG,
-        parents=[_common_options(json=False, socket=None, root=None)],
+        parents=[_common_options(absent=None)],
     )
     parser.add_argument("--version", action="version", version=f"extsloaderctl {__version__}")
-    absent = argparse.SUPPRESS  # after the verb, too, but then without overriding
-    common = _common_options(json=absent, socket=absent, root=absent)
+    # After the verb a missing option must not override the one before it.
+    common = _common_options(absent=argparse.SUPPRESS)
     verbs = parser.add_subparsers(prog=parser.prog, dest="verb", required=True, metavar="VERB")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
@@ -67,13 +67,15 @@ def find_socket(options: argparse.Namespace) -> str:
     return os.environ.get("EXTSLOADER_SOCKET") or SOCKET
 
 
-def _common_options(**default: object) -> argparse.ArgumentParser:
+def _common_options(*, absent: str | None) -> argparse.ArgumentParser:
+    """Options that stand before or after the verb; `absent` is what stays where one is missing."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", action="store_true", help="for programs")
+    common.add_argument("--json", action="store_true", default=absent, help="for programs")
     where = common.add_mutually_exclusive_group()
-    where.add_argument("--socket", metavar="PATH", help="the daemon's status socket")
-    where.add_argument("--root", metavar="DIR", help="as the daemon's --root")
-    common.set_defaults(**default)
+    where.add_argument(
+        "--socket", metavar="PATH", default=absent, help="the daemon's status socket"
+    )
+    where.add_argument("--root", metavar="DIR", default=absent, help="as the daemon's --root")
     return common
 
 
