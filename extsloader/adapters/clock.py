@@ -9,7 +9,7 @@ _DICE = random.SystemRandom()
 
 
 def read_moment() -> Moment:
-    """This moment; durations go by CLOCK_BOOTTIME, which neither jumps nor sleeps."""
+    """Read both; durations go by CLOCK_BOOTTIME, which neither jumps nor sleeps."""
     return Moment(
         now=time.clock_gettime(time.CLOCK_BOOTTIME),
         wall=time.clock_gettime(time.CLOCK_REALTIME),

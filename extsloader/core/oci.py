@@ -26,8 +26,9 @@ def plan_container(  # noqa: PLR0913, PLR0917 - the six facts that a plan is mad
     machine: Machine,
 ) -> ContainerPlan | Problem:
     """A plan that is complete, or one problem (E_BUNDLE, E_PATH) that names all that is wrong."""
+    resources = _fill(service.resources, settings.limits)
     place = Place(
-        service=service,
+        service=replace(service, resources=resources),
         image=image_mountpoint,
         run=settings.paths.run,
         state=settings.paths.state,
@@ -52,7 +53,7 @@ def plan_container(  # noqa: PLR0913, PLR0917 - the six facts that a plan is mad
         notify_dir=place.notify,
         spec=json.dumps(spec.config),
         mounts=tuple(dict.fromkeys(mounts)),
-        resources=_fill(service.resources, settings.limits),
+        resources=resources,
         readiness=service.readiness,
         reduced=tuple(dict.fromkeys(findings.reduced)),
     )

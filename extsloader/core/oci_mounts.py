@@ -53,8 +53,8 @@ class Place:
 
     @property
     def bundle_dir(self) -> str:
-        """Holds the mount point of the root file system."""
-        return f"{self.run}/bundles/{self.service.name}"
+        """Holds the mount point of the root file system; an upper of another image is elsewhere."""
+        return f"{self.run}/bundles/{self.service.name}-{self.digest}"
 
     @property
     def rootfs(self) -> str:
@@ -106,6 +106,19 @@ def take_path(node: Node, key: str, path: str) -> str:
         node.wrong(key, f"must not climb by '..', got {shown(path)}", Code.PATH)
         return ""
     return normpath(path).replace("//", "/")  # normpath keeps a leading "//" (POSIX 4.13)
+
+
+def take_absolute(node: Node, key: str, path: str) -> str:
+    """The same for a path that has to start at the root."""
+    path = take_path(node, key, path)
+    if path and not path.startswith("/"):
+        node.wrong(key, f"must be an absolute path, got {shown(path)}", Code.PATH)
+    return path
+
+
+def is_bind(mount: Node) -> bool:
+    """Whether the mount shows something that is there already."""
+    return mount.text("type") == "bind" or not {"bind", "rbind"}.isdisjoint(mount.texts("options"))
 
 
 def read_runtime(
@@ -193,7 +206,7 @@ def _read_root(mount: Node, place: Place) -> tuple[str, ...]:
     if mount.text("type") == "overlay":
         lower = next((o for o in options if o.startswith("lowerdir=")), "lowerdir=")
         paths = lower.removeprefix("lowerdir=").split(":")
-    elif _is_bind(mount):
+    elif is_bind(mount):
         paths = [mount.text("source")]
     else:
         mount.wrong("type", "of the root file system must be overlay or a bind")
@@ -209,8 +222,8 @@ def _read_mount(mount: Node, destination: str, place: Place) -> list[MountStep]:
     if "remount" in options:
         mount.findings.reduced.append(f"{mount.where} is not used: it is a remount")
         return []
-    if _is_bind(mount):
-        source = place.rebase(_absolute(mount, "source", mount.text("source")))
+    if is_bind(mount):
+        source = place.rebase(take_absolute(mount, "source", mount.text("source")))
         kept = tuple(o for o in options if o != "bind")
         return [*steps, _bind(source, target, kept)]
     if fs_type == "overlay":
@@ -219,10 +232,6 @@ def _read_mount(mount: Node, destination: str, place: Place) -> list[MountStep]:
     elif fs_type not in VIRTUAL_TYPES:
         mount.wrong("type", f"must be overlay, tmpfs or another virtual one, got {shown(fs_type)}")
     return [*steps, _mount(fs_type, mount.text("source") or fs_type, target, options)]
-
-
-def _is_bind(mount: Node) -> bool:
-    return mount.text("type") == "bind" or not {"bind", "rbind"}.isdisjoint(mount.texts("options"))
 
 
 def _rebase_overlay(
@@ -250,14 +259,7 @@ def _overlay_path(mount: Node, path: str) -> str:
     if not set(path).isdisjoint(",:\\"):
         mount.wrong("options", f"must not hold , : or \\ in a path, got {shown(path)}", Code.PATH)
         return ""
-    return _absolute(mount, "options", path)
-
-
-def _absolute(mount: Node, key: str, path: str) -> str:
-    path = take_path(mount, key, path)
-    if path and not path.startswith("/"):
-        mount.wrong(key, f"must be an absolute path, got {shown(path)}", Code.PATH)
-    return path
+    return take_absolute(mount, "options", path)
 
 
 def _target(node: Node, key: str, path: str, place: Place) -> tuple[str, list[MountStep]]:

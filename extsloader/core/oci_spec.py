@@ -8,7 +8,7 @@ speak to the runtime through annotations. What is left out is told in `Findings.
 from dataclasses import dataclass
 
 from extsloader.core.oci_json import Node, shown
-from extsloader.core.oci_mounts import Place, is_below, take_path, volume_of
+from extsloader.core.oci_mounts import Place, is_below, is_bind, take_absolute, volume_of
 from extsloader.model.machine import Machine
 from extsloader.model.manifest import ProbeKind
 from extsloader.model.reasons import Code
@@ -17,7 +17,7 @@ VERSION = "1.0.2"
 """Newest version that runc 1.1 and crun 1.8 both know; crun refuses the 1.2 of LinuxKit."""
 
 NOTIFY_DIRECTORY = "/.extsloader"
-"""Where a service finds its sd_notify(3) socket; in the root, as /dev and /run may be the host's."""
+"""Where a service finds its sd_notify(3) socket: in its root, /dev and /run may be the host's."""
 
 MAX_ID = 2**31 - 1  # larger ones wrap to root in some parsers (CVE-2024-40635)
 MAX_LIMIT = 2**64 - 1
@@ -63,7 +63,7 @@ def write_spec(config: Node, place: Place, machine: Machine, cgroup: str) -> Spe
         "process": _write_process(config.node("process"), place, machine, env),
         "root": {"path": place.rootfs, "readonly": readonly},
         "mounts": mounts,
-        "linux": _write_linux(config.node("linux"), f"/{cgroup}/{place.service.name}"),
+        "linux": _write_linux(config.node("linux"), place, cgroup),
     }
     if hostname := config.text("hostname"):
         spec["hostname"] = hostname
@@ -77,28 +77,21 @@ def _write_mounts(config: Node, place: Place) -> tuple[list[Object], tuple[str, 
         mount.leave_out("destination", "type", "source", "options")
         options = mount.texts("options")
         source = mount.text("source")
-        if source.startswith("/"):
-            source = take_path(mount, "source", source)
+        if is_bind(mount):
+            source = take_absolute(mount, "source", source)
             if (volume := volume_of(source)) and "ro" not in options:
                 volumes.append(volume)
                 config.findings.reduced.append(
                     f"volume {volume} is a private copy: what is written is not shared"
                 )
         entry = {
-            "destination": _take_destination(mount),
+            "destination": take_absolute(mount, "destination", mount.text("destination")),
             "type": mount.text("type"),
             "source": place.rebase(source, writable="ro" not in options),
             "options": options,
         }
         mounts.append({key: value for key, value in entry.items() if value})
     return mounts, tuple(dict.fromkeys(volumes))
-
-
-def _take_destination(mount: Node) -> str:
-    destination = take_path(mount, "destination", mount.text("destination"))
-    if destination and not destination.startswith("/"):
-        mount.wrong("destination", f"must be absolute, got {shown(destination)}", Code.PATH)
-    return destination
 
 
 def _write_process(
@@ -158,9 +151,7 @@ def _take_env(process: Node) -> tuple[str, ...]:
 
 def _take_cwd(process: Node) -> str:
     """A directory of the container, never a way back to the host (CVE-2024-21626)."""
-    cwd = take_path(process, "cwd", process.text("cwd") or "/")
-    if cwd and not cwd.startswith("/"):
-        process.wrong("cwd", f"must be absolute, got {shown(cwd)}", Code.PATH)
+    cwd = take_absolute(process, "cwd", process.text("cwd") or "/")
     if is_below(cwd, "/proc") or is_below(cwd, "/sys"):
         process.wrong("cwd", f"must not be in /proc or /sys, got {shown(cwd)}", Code.PATH)
     return cwd
@@ -217,8 +208,11 @@ def _grant_rlimits(process: Node, machine: Machine) -> tuple[Object, ...]:
     return tuple(granted.values())
 
 
-def _write_linux(linux: Node, cgroup: str) -> Object:
-    """Our own control group, which has its limits before the runtime joins it."""
+def _write_linux(linux: Node, place: Place, cgroup: str) -> Object:
+    """Our own control group, which has its limits before the runtime joins it.
+
+    Its memory limit is said again: crun 1.8 lifts one that the specification does not name.
+    """
     linux.leave_out("namespaces", "resources", "cgroupsPath", *KEPT_LINUX)
     namespaces = linux.nodes("namespaces")
     if not any(n.text("type") == "mount" and not n.text("path") for n in namespaces):
@@ -230,8 +224,11 @@ def _write_linux(linux: Node, cgroup: str) -> Object:
         "namespaces": tuple(
             {key: n.text(key) for key in ("type", "path") if n.text(key)} for n in namespaces
         ),
-        "resources": {"devices": resources.items("devices")},
-        "cgroupsPath": cgroup,
+        "resources": {
+            "devices": resources.items("devices"),
+            "memory": {"limit": place.service.resources.memory},
+        },
+        "cgroupsPath": f"/{cgroup}/{place.service.name}",
     }
 
 

@@ -42,9 +42,9 @@ class ContainerPlan:
     service: ServiceName
     digest: Digest
     container_id: str
-    bundle_dir: str  # holds config.json, rootfs is mounted at <bundle_dir>/rootfs
+    bundle_dir: str  # the root file system is mounted at <bundle_dir>/rootfs
     notify_dir: str  # on the host; bound into the container when readiness is by notify
-    spec: str  # OCI config.json to write there
+    spec: str  # OCI config.json
     mounts: tuple[MountStep, ...]
     resources: Resources  # no None left: defaults are filled in
     readiness: Readiness

@@ -64,6 +64,9 @@ class MountPort(Protocol):
     def undo(self, steps: tuple[MountStep, ...]) -> None:
         """Undo the steps in reverse order, going on after a failure. Raises MachineError."""
 
+    def sweep(self, keep: Digest) -> None:
+        """Undo what an earlier agent mounted for other images. Raises MachineError."""
+
     def read_bundle(self, mountpoint: str, service: Service) -> Bundle:
         """Read a bundle's two files without following links. Raises MachineError(E_BUNDLE)."""
 
@@ -87,7 +90,10 @@ class CgroupPort(Protocol):
         """SIGKILL every process in the group, also those that fork meanwhile."""
 
     def remove(self, service: ServiceName) -> None:
-        """Remove the group and groups below it. Raises MachineError when processes are left."""
+        """Remove the group and groups below it. Raises MachineError when processes are left.
+
+        May wait a second for killed processes to end: not for the loop's thread.
+        """
 
 
 class RuntimePort(Protocol):
@@ -110,6 +116,9 @@ class RuntimePort(Protocol):
 
     async def delete(self, service: ServiceName) -> None:
         """Delete the container and its files; no error when there is none. Raises MachineError."""
+
+    def leftovers(self, keep: Digest) -> tuple[ServiceName, ...]:
+        """Services of other images that an earlier agent created and nobody has deleted."""
 
     def close(self) -> None:
         """Stop watching; running containers go on."""

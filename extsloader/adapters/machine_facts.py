@@ -1,0 +1,83 @@
+"""What this device is and what it lets us grant, read once at start from /proc."""
+
+import os
+import resource
+from pathlib import Path
+
+from extsloader.model.machine import Machine
+from extsloader.model.settings import Settings
+
+# Names in the order of their bits (linux/capability.h).
+CAPABILITIES = (
+    *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID"),
+    *("SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW"),
+    *("IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT"),
+    *("SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD"),
+    *("LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG"),
+    *("WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE"),
+)
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf", "i686": "i386"}
+"""Kernel names to Debian's, where they differ."""
+
+
+def read_machine(settings: Settings, root: Path = Path("/")) -> Machine:
+    """The facts; `root` is where /proc, /run and /etc are found. Raises OSError without /proc."""
+    status = _read_fields(root / "proc/self/status")
+    unlimited = "CAP_SYS_RESOURCE" in _name_capabilities(status["CapEff"])
+    kernel = os.uname().machine
+    return Machine(
+        arch=ARCHITECTURES.get(kernel, kernel),
+        hypervisor=settings.hypervisor or _read_word(root / "run/eve-hv-type") or "kvm",
+        core_version=_read_word(root / "etc/eve-release"),
+        device_id=settings.device_id,
+        cgroups=_read_cgroup_version(root / "proc/self/cgroup"),
+        capabilities=_name_capabilities(status["CapBnd"]),
+        min_oom_score_adj=-1000 if unlimited else _read_oom_score(root),
+        rlimits=() if unlimited else _read_hard_limits(),
+    )
+
+
+def _read_fields(path: Path) -> dict[str, str]:
+    pairs = (line.partition(":") for line in path.read_text(encoding="utf-8").splitlines())
+    return {key: value.strip() for key, _, value in pairs}
+
+
+def _name_capabilities(mask: str) -> frozenset[str]:
+    bits = int(mask, 16)
+    return frozenset(f"CAP_{name}" for i, name in enumerate(CAPABILITIES) if bits >> i & 1)
+
+
+def _read_cgroup_version(path: Path) -> int:
+    """Version 1 names the controllers of each hierarchy, version 2 has none (cgroups(7))."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return 1 if any("memory" in line.split(":")[1].split(",") for line in lines) else 2
+
+
+def _read_oom_score(root: Path) -> int:
+    """Our own: what we start inherits it, and without CAP_SYS_RESOURCE cannot go below."""
+    return int((root / "proc/self/oom_score_adj").read_text(encoding="ascii"))
+
+
+def _read_hard_limits() -> tuple[tuple[str, int], ...]:
+    names = sorted(name for name in dir(resource) if name.startswith("RLIMIT_"))
+    limits = ((name, resource.getrlimit(getattr(resource, name))[1]) for name in names)
+    return tuple((name, hard) for name, hard in limits if hard != resource.RLIM_INFINITY)
+
+
+def _read_word(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:
+        return ""
+
+
+def read_clock_floor(file: Path = Path("/usr/lib/clock-epoch")) -> float:
+    """Earliest believable time, seconds since 1970: systemd(1), "clock epoch"; 0 without one."""
+    return file.stat().st_mtime if file.exists() else 0.0
+
+
+def read_memory() -> int:
+    """Resident memory of this process in bytes (proc_pid_statm(5))."""
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

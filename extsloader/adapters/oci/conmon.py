@@ -1,0 +1,88 @@
+"""conmon's command line, and what it reports: pure functions around a tool's formats.
+
+conmon (conmon(8)) is the container's parent: it keeps its output and its exit code, and outlives
+the agent. Its end therefore is the container's end, or, without an exit file, its own accident.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from extsloader.model.events import Cause, CauseKind
+
+SYNC_PIPE = 3
+"""Descriptor on which conmon tells the container's pid, or why there is none."""
+
+LOG_SIZE = 1 << 20
+"""Bytes of output that are kept for one service; conmon starts the file anew after that."""
+
+MAX_REASON = 500  # characters
+
+_SIGNALLED = 128  # a shell's convention, which conmon follows for signals
+_LAST_SIGNAL = 64
+_COMPLAINT = re.compile(r'level=(?:error|fatal) msg="((?:[^"\\]|\\.)*)"')
+
+
+def command_line(
+    conmon: str, runtime: tuple[str, ...], container: str, directory: Path, log: Path
+) -> tuple[str, ...]:
+    """Arguments that make conmon create the container whose config.json is in `directory`.
+
+    `--sync` keeps conmon our direct child, so that it can be killed by descriptor and cannot die
+    unseen. `--full-attach` does without a socket directory outside of `directory`. It works in
+    `directory`, because it writes a file `oom` into its working directory.
+    """
+    program, *arguments = runtime
+    return (
+        *("/usr/bin/env", f"--chdir={directory}", conmon),
+        *("--api-version", "1", "--sync", "--full-attach", "--no-sync-log"),
+        *("--cid", container, "--cuuid", container, "--name", container),
+        *("--runtime", program),
+        *(f"--runtime-arg={argument}" for argument in arguments),
+        *("--bundle", f"{directory}", "--persist-dir", f"{directory}"),
+        *("--exit-dir", f"{directory}/exits", "--container-pidfile", f"{directory}/pid"),
+        *("--log-path", f"k8s-file:{log}", "--log-size-max", f"{LOG_SIZE}"),
+        *("--log-level", "error"),
+    )
+
+
+def read_pid(answer: bytes, errors: str) -> int:
+    """The container's pid from conmon's answer. Raises ValueError with the runtime's reason."""
+    try:
+        told = json.loads(answer)
+        pid, message = told["data"], f"{told.get('message', '')}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        reason = find_reason(errors) or "conmon ended without an answer"
+        raise ValueError(reason) from None
+    if not isinstance(pid, int) or pid <= 0:
+        raise ValueError(find_reason(message) or f"conmon answered {pid}")
+    return pid
+
+
+def find_reason(errors: str) -> str:
+    """What a runtime complains of: all of runc's errors (logfmt), the last line of others."""
+    found = [_unescape(text).strip() for text in _COMPLAINT.findall(errors)]
+    found = found or errors.strip().splitlines()[-1:]
+    return "; ".join(dict.fromkeys(found))[:MAX_REASON]
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else found[1], text)
+
+
+def read_cause(directory: Path, container: str) -> Cause:
+    """How the container ended, after conmon has ended.
+
+    An exit code above 128 is a signal here: conmon's file does not tell the two apart.
+    The `oom` file stays after any kill for lack of memory in the container, also when the main
+    process survived that: a clean exit (0) later is no out-of-memory.
+    """
+    try:
+        code = int((directory / "exits" / container).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return Cause(CauseKind.LOST)
+    if code != 0 and (directory / "oom").exists():
+        return Cause(CauseKind.OOM)
+    if _SIGNALLED < code <= _SIGNALLED + _LAST_SIGNAL:
+        return Cause(CauseKind.SIGNAL, code - _SIGNALLED)
+    return Cause(CauseKind.CODE, code)

@@ -1,0 +1,93 @@
+"""Starting conmon and hearing from it whether the container was created."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from extsloader.adapters.oci import conmon
+from extsloader.adapters.oci.processes import (
+    ENVIRONMENT,
+    Identity,
+    identify,
+    memory_file,
+    read_text,
+    readable,
+    reap,
+    spawn,
+)
+
+MAX_ANSWER = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A conmon at work; `reader` is our end of its sync pipe."""
+
+    identity: Identity
+    reader: int
+    errors: int
+
+    async def hear_pid(self, deadline: float) -> int:
+        """The pid of the created container's first process.
+
+        Raises ValueError with the runtime's reason, and TimeoutError after `deadline` seconds.
+        """
+        answer = b""
+        async with asyncio.timeout(deadline):
+            while not answer.endswith(b"\n") and len(answer) < MAX_ANSWER:
+                await readable(self.reader)
+                part = os.read(self.reader, MAX_ANSWER)
+                if not part:
+                    break
+                answer += part
+        return conmon.read_pid(answer, read_text(self.errors))
+
+
+@contextmanager
+def launched(argv: Sequence[str]) -> Iterator[Launch]:
+    """A conmon that is killed, and what it started with it, if the block fails. Raises OSError."""
+    reader, writer = os.pipe()
+    with memory_file() as output, memory_file() as errors, closing_descriptor(reader):
+        try:
+            environment = {**ENVIRONMENT, "_OCI_SYNCPIPE": f"{conmon.SYNC_PIPE}"}
+            pid, pidfd = spawn(argv, environment, output, errors, writer)
+        finally:
+            os.close(writer)
+        try:
+            yield Launch(_identify_child(pid, errors), reader, errors)
+        except BaseException:
+            os.killpg(pid, signal.SIGKILL)  # not reaped yet, so the number is still its own
+            reap(pidfd)
+            raise
+        os.close(pidfd)  # collected by whoever watches it
+
+
+def _identify_child(pid: int, errors: int) -> Identity:
+    identity = identify(pid)
+    if identity is None:
+        raise ValueError(conmon.find_reason(read_text(errors)) or "conmon ended at once")
+    return identity
+
+
+def set_nice(pid: int, nice: int) -> None:
+    """Set the nice value of a process that waits for its start.
+
+    OCI 1.0 has no field for it. Threads have their own value (setpriority(2)), and it is not said
+    which one of the runtime's will execute the service. Raises OSError.
+    """
+    if nice:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), nice)
+
+
+@contextmanager
+def closing_descriptor(descriptor: int) -> Iterator[None]:
+    """Close the descriptor in the end."""
+    try:
+        yield
+    finally:
+        os.close(descriptor)

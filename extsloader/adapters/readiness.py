@@ -1,0 +1,204 @@
+"""`ReadinessPort`: single checks whether a service is ready, and its sd_notify(3) socket."""
+
+import asyncio
+import ctypes
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import h11
+
+from extsloader.model.errors import MachineError
+from extsloader.model.ids import ServiceName
+from extsloader.model.manifest import ProbeKind, Readiness
+from extsloader.model.plan import ContainerPlan
+from extsloader.model.reasons import Code
+
+Execute = Callable[[ServiceName, tuple[str, ...], float], Awaitable[tuple[int, str]]]
+"""Runs a command in a service's container: exit code and reason. Raises MachineError."""
+
+DEADLINE = 2.0
+"""Seconds for one check; when to check again is the core's business."""
+
+MAX_MESSAGE = 4096  # bytes of one notification
+MAX_MESSAGES = 16  # at a time, so that a chatty service cannot hold up the loop
+
+_OPENAT2 = 437  # the same number on every architecture (asm-generic/unistd.h)
+_RESOLVE_NO_MAGICLINKS = 0x02  # linux/openat2.h
+_RESOLVE_IN_ROOT = 0x10
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """The open notify socket of one service."""
+
+    socket: socket.socket
+    path: Path
+
+
+class ServiceReadiness:
+    """Checks services from the host's side."""
+
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+        self._listeners: dict[ServiceName, Listener] = {}
+
+    def listen(self, service: ServiceName, directory: str, on_ready: Callable[[], None]) -> None:
+        """As `ReadinessPort.listen`; only the first READY=1 is reported. Raises MachineError."""
+        self.forget(service)
+        path = Path(directory, "notify")
+        try:
+            listener = Listener(_bind(path), path)
+        except OSError as error:
+            reason = error.strerror or f"{error}"
+            raise MachineError(Code.RUNTIME, f"listen for {service} at {path}", reason) from error
+        self._listeners[service] = listener
+        read = _Notifications(listener.socket, on_ready).read
+        asyncio.get_running_loop().add_reader(listener.socket, read)
+
+    def forget(self, service: ServiceName) -> None:
+        """As `ReadinessPort.forget`; no error when nobody listens."""
+        if listener := self._listeners.pop(service, None):
+            asyncio.get_running_loop().remove_reader(listener.socket)
+            listener.socket.close()
+            listener.path.unlink(missing_ok=True)
+
+    async def check(self, plan: ContainerPlan, readiness: Readiness, pid: int) -> tuple[bool, str]:
+        """As `ReadinessPort.check`; connections are made in the host's network namespace."""
+        try:
+            if readiness.kind is ProbeKind.EXEC:  # has a deadline of its own, to end the command
+                return await self._run(plan.service, readiness.command)
+            async with asyncio.timeout(DEADLINE):
+                return await _check(readiness, pid)
+        except TimeoutError:
+            return False, f"no answer within {DEADLINE:g} s"
+        except MachineError as error:
+            return False, error.problem.message
+        except OSError as error:
+            return False, error.strerror or f"{error}"
+
+    async def _run(self, service: ServiceName, command: tuple[str, ...]) -> tuple[bool, str]:
+        code, reason = await self._execute(service, command, DEADLINE)
+        return code == 0, "" if code == 0 else f"exit code {code}: {reason}".rstrip(": ")
+
+
+async def _check(readiness: Readiness, pid: int) -> tuple[bool, str]:
+    match readiness.kind:
+        case ProbeKind.TCP:
+            async with _connected(readiness):
+                return True, ""
+        case ProbeKind.HTTP:
+            return await _get(readiness)
+        case ProbeKind.FILE:
+            # In a thread: the path may lead over a file system of the service that hangs.
+            there = await asyncio.to_thread(_exists, pid, readiness.path)
+            return there, "" if there else f"there is no {readiness.path}"
+        case _:
+            return False, f"{readiness.kind} is not found out by a check"
+
+
+class _Notifications:
+    """What one service says; READY=1 is passed on once."""
+
+    def __init__(self, source: socket.socket, on_ready: Callable[[], None]) -> None:
+        self._source = source
+        self._on_ready: Callable[[], None] | None = on_ready
+
+    def read(self) -> None:
+        """Take some messages. Later ones are taken as well: a full queue would block the service.
+
+        Descriptors that come along are never ours: recv(2) gives no room for them (unix(7)).
+        """
+        with suppress(BlockingIOError):
+            for _ in range(MAX_MESSAGES):
+                lines = self._source.recv(MAX_MESSAGE).split(b"\n")
+                if b"READY=1" in lines and self._on_ready:
+                    report, self._on_ready = self._on_ready, None
+                    report()
+
+
+def _bind(path: Path) -> socket.socket:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    # The name of a socket is limited to 107 bytes (unix(7)), a path under /proc is short.
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        listener.bind(f"/proc/self/fd/{directory}/{path.name}")
+        path.chmod(0o666)  # a service may run as any user; only it sees the directory
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.close(directory)
+    return listener
+
+
+@asynccontextmanager
+async def _connected(
+    readiness: Readiness,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection(readiness.host, readiness.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def _get(readiness: Readiness) -> tuple[bool, str]:
+    """HTTP GET: any answer of 2xx or 3xx is ready."""
+    connection = h11.Connection(our_role=h11.CLIENT)
+    host = f"{readiness.host}:{readiness.port}"
+    request = h11.Request(
+        method="GET",
+        target=readiness.path or "/",
+        headers=[("Host", host), ("User-Agent", "extsloader"), ("Connection", "close")],
+    )
+    async with _connected(readiness) as (reader, writer):
+        writer.write(connection.send(request) + connection.send(h11.EndOfMessage()))
+        try:
+            status = await _read_status(connection, reader)
+        except h11.RemoteProtocolError as error:
+            return False, f"no HTTP answer: {error}"
+    ready = 200 <= status < 400  # noqa: PLR2004 - the classes of RFC 9110, 15
+    return ready, "" if ready else f"HTTP status {status}"
+
+
+async def _read_status(connection: h11.Connection, reader: asyncio.StreamReader) -> int:
+    """Status of the final answer; h11 bounds its size."""
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await reader.read(4096))
+        elif isinstance(event, h11.Response):
+            return int(event.status_code)
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+def _exists(pid: int, path: str) -> bool:
+    """Whether the process's root holds the path, as the process would follow it (openat2(2))."""
+    how = _OpenHow(os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found: int = ctypes.CDLL(None).syscall(
+            ctypes.c_long(_OPENAT2),
+            ctypes.c_int(root),
+            os.fsencode(path),
+            ctypes.byref(how),
+            ctypes.sizeof(how),
+        )
+    finally:
+        os.close(root)
+    if found >= 0:
+        os.close(found)
+    return found >= 0

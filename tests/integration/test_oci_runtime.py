@@ -1,0 +1,323 @@
+"""Services run for real: runc, conmon, and what is left when something is killed."""
+
+import asyncio
+import os
+import pickle
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from extsloader.adapters.oci import OciRuntime
+from extsloader.adapters.oci.processes import identify
+from extsloader.adapters.readiness import ServiceReadiness
+from extsloader.model.errors import MachineError
+from extsloader.model.events import Cause, CauseKind
+from extsloader.model.ids import Digest, ServiceName
+from extsloader.model.manifest import ProbeKind, Readiness, Resources
+from extsloader.model.plan import ContainerPlan
+from extsloader.model.reasons import Code
+from tests.integration.containers import (
+    CGROUP,
+    DEV,
+    HIERARCHIES,
+    PROC,
+    ZERO,
+    Bench,
+    gone,
+)
+
+pytestmark = pytest.mark.root
+
+AGENT_THAT_DIES = """
+import asyncio, os, pickle, signal, sys
+from extsloader.adapters.oci import OciRuntime
+
+async def main():
+    settings, machine, plan = pickle.load(sys.stdin.buffer)
+    runtime = OciRuntime(settings, machine)
+    await runtime.create(plan)
+    await runtime.start(plan.service)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    await bench.sweep()
+
+
+@pytest.mark.parametrize("code", [0, 7])
+async def test_a_service_tells_its_exit_code(bench: Bench, code: int) -> None:
+    plan = bench.plan(bench.add_bundle("zeta", f"exit {code}"))
+    pid, running = await bench.runtime.create(plan)
+    await bench.runtime.start(plan.service)
+    assert not running
+    assert await bench.next_end() == ("zeta", pid, Cause(CauseKind.CODE, code))
+
+
+async def test_a_created_service_waits_for_its_start(bench: Bench) -> None:
+    plan = bench.plan(bench.add_bundle("zeta", "echo started"))
+    await bench.runtime.create(plan)
+    assert bench.log("zeta") == ""
+    await bench.runtime.start(plan.service)
+    await bench.next_end()
+    assert "stdout F started" in bench.log("zeta")
+
+
+async def test_a_killed_service_tells_the_signal(bench: Bench) -> None:
+    plan = await bench.run("zeta", "exec sleep 1000")
+    bench.runtime.signal(plan.service, "SIGKILL")
+    assert (await bench.next_end())[2] == Cause(CauseKind.SIGNAL, 9)
+
+
+async def test_a_polite_signal_reaches_the_main_process(bench: Bench) -> None:
+    script = "trap 'exit 5' TERM; echo ready > /said; while :; do sleep 1000 & wait $!; done"
+    plan = await bench.run("zeta", script, mounts=[PROC, DEV, bench.bind_said()])
+    await bench.said()
+    bench.runtime.signal(plan.service, "SIGTERM")
+    assert (await bench.next_end())[2] == Cause(CauseKind.CODE, 5)
+
+
+async def test_a_signal_to_a_service_that_has_ended_is_no_error(bench: Bench) -> None:
+    plan = await bench.run("zeta", "exit 0")
+    await bench.next_end()
+    bench.runtime.signal(plan.service, "SIGTERM")
+
+
+async def test_lack_of_memory_is_told_apart_from_a_crash(bench: Bench) -> None:
+    group = HIERARCHIES / "memory" / CGROUP / "zeta"
+    if not (HIERARCHIES / "memory").is_dir():
+        pytest.skip("the memory controller is not in version 1")
+    group.mkdir(parents=True)
+    (group / "memory.limit_in_bytes").write_text(f"{16 << 20}")
+    service = bench.add_bundle("zeta", "tail -c 64m /dev/zero; exit 3", mounts=[PROC, DEV, ZERO])
+    plan = bench.plan(replace(service, resources=Resources(memory=16 << 20)))
+    await bench.runtime.create(plan)
+    await bench.runtime.start(plan.service)
+    assert (await bench.next_end())[2] == Cause(CauseKind.OOM)
+
+
+async def test_a_dead_conmon_means_lost_while_the_service_may_live(bench: Bench) -> None:
+    plan = await bench.run("zeta", "exec sleep 1000")
+    record = bench.record("zeta")
+    os.kill(record["conmon"]["pid"], signal.SIGKILL)
+    assert (await bench.next_end())[2] == Cause(CauseKind.LOST)
+    assert identify(record["container"]["pid"]) is not None
+    await bench.runtime.delete(plan.service)
+    assert identify(record["container"]["pid"]) is None
+
+
+async def test_deleting_a_created_service_reports_no_end(bench: Bench) -> None:
+    plan = bench.plan(bench.add_bundle("zeta", "exit 1"))
+    await bench.runtime.create(plan)
+    record = bench.record("zeta")
+    await bench.runtime.delete(plan.service)
+    assert identify(record["conmon"]["pid"]) is None
+    assert identify(record["container"]["pid"]) is None
+    assert bench.ends.empty()
+    assert bench.runtime.leftovers(Digest("")) == ()
+
+
+async def test_deleting_twice_is_deleting_once(bench: Bench) -> None:
+    plan = await bench.run("zeta", "exit 0")
+    await bench.runtime.delete(plan.service)
+    await bench.runtime.delete(plan.service)
+    assert bench.runtime.leftovers(Digest("")) == ()
+
+
+async def test_a_service_can_run_again(bench: Bench) -> None:
+    plan = await bench.run("zeta", "exit 1")
+    await bench.next_end()
+    pid, running = await bench.runtime.create(plan)
+    await bench.runtime.start(plan.service)
+    assert not running
+    assert await bench.next_end() == ("zeta", pid, Cause(CauseKind.CODE, 1))
+    assert bench.ends.empty()
+
+
+async def test_a_program_that_is_missing_is_named(bench: Bench) -> None:
+    plan = bench.plan(bench.add_bundle("zeta", "exit 0"))
+    bad = replace(plan, spec=plan.spec.replace("/bin/sh", "/bin/nope"))
+    with pytest.raises(MachineError, match=r"cannot create container zeta: .*/bin/nope") as caught:
+        await bench.runtime.create(bad)
+    assert caught.value.problem.code is Code.RUNTIME
+    assert bench.runtime.leftovers(Digest("")) == ()
+    await bench.runtime.create(plan)  # nothing of the failure is in the way
+
+
+async def test_a_runtime_that_hangs_is_killed_at_the_deadline(bench: Bench) -> None:
+    plan = bench.plan(bench.add_bundle("zeta", "exit 0"))
+    bench.replace_runtime_by_one_that_hangs(deadline=0.3)
+    with pytest.raises(MachineError, match=r"cannot create .* no answer within 0.3 s"):
+        await bench.runtime.create(plan)
+    await gone(int(await bench.said()))
+
+
+async def test_cancelling_a_creation_leaves_nothing(bench: Bench) -> None:
+    plan = bench.plan(bench.add_bundle("zeta", "exit 0"))
+    bench.replace_runtime_by_one_that_hangs(deadline=20)
+    task = asyncio.get_running_loop().create_task(bench.runtime.create(plan))
+    hanging = int(await bench.said())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await gone(hanging)
+    assert bench.runtime.leftovers(Digest("")) == ()
+
+
+def create_and_die(bench: Bench, plan: ContainerPlan) -> None:
+    """Another agent creates and starts the service, and is killed."""
+    dead = subprocess.run(
+        [sys.executable, "-c", AGENT_THAT_DIES],
+        input=pickle.dumps((bench.settings, bench.machine, plan)),
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert dead.returncode == -signal.SIGKILL
+
+
+async def test_the_next_agent_adopts_what_a_killed_one_left(bench: Bench) -> None:
+    plan = bench.plan(bench.add_bundle("zeta", "exec sleep 1000"))
+    create_and_die(bench, plan)
+    pid, running = await bench.runtime.create(plan)
+    assert running
+    assert pid == bench.record("zeta")["container"]["pid"]
+    bench.runtime.signal(plan.service, "SIGKILL")
+    assert await bench.next_end() == ("zeta", pid, Cause(CauseKind.SIGNAL, 9))
+
+
+async def test_another_image_is_no_reason_to_adopt(bench: Bench) -> None:
+    plan = await bench.run("zeta", "exec sleep 1000")
+    old = bench.record("zeta")["container"]["pid"]
+    bench.runtime.close()
+    pid, running = await bench.new_agent().create(replace(plan, digest=Digest("f" * 64)))
+    assert (pid != old, running) == (True, False)
+    assert identify(old) is None
+
+
+async def test_a_service_that_was_only_created_is_created_anew(bench: Bench) -> None:
+    plan = bench.plan(bench.add_bundle("zeta", "exit 0"))
+    old, _ = await bench.runtime.create(plan)
+    bench.runtime.close()
+    pid, running = await bench.new_agent().create(plan)
+    assert (pid != old, running) == (True, False)
+    assert bench.ends.empty()
+
+
+async def test_what_ended_while_no_agent_was_there_is_created_anew(bench: Bench) -> None:
+    plan = await bench.run("zeta", "exec sleep 1000")
+    bench.runtime.close()
+    os.kill(bench.record("zeta")["container"]["pid"], signal.SIGKILL)
+    await gone(bench.record("zeta")["conmon"]["pid"])
+    _, running = await bench.new_agent().create(plan)
+    assert not running
+    assert bench.ends.empty()  # the exit file of the old one is not the new one's
+
+
+async def test_an_end_before_watching_is_reported_once(bench: Bench) -> None:
+    bench.runtime.close()
+    bench.runtime = OciRuntime(bench.settings, bench.machine)
+    plan = bench.plan(bench.add_bundle("zeta", "exit 6"))
+    pid, _ = await bench.runtime.create(plan)
+    await bench.runtime.start(plan.service)
+    await gone(bench.record("zeta")["conmon"]["pid"])
+    bench.runtime.start_watching(lambda *end: bench.ends.put_nowait(end))
+    assert await bench.next_end() == ("zeta", pid, Cause(CauseKind.CODE, 6))
+    assert bench.ends.empty()
+
+
+async def test_a_forgotten_service_is_listed(bench: Bench) -> None:
+    await bench.run("zeta", "exec sleep 1000")
+    bench.runtime.close()
+    assert bench.new_agent().leftovers(Digest("")) == ("zeta",)
+
+
+async def test_a_command_in_the_container_tells_its_exit_code(bench: Bench) -> None:
+    await bench.run("zeta", "exec sleep 1000")
+    name = ServiceName("zeta")
+    assert await bench.runtime.execute(name, ("/bin/sh", "-c", "exit 3"), 5) == (3, "")
+    code, reason = await bench.runtime.execute(name, ("/bin/nope",), 5)
+    assert code != 0
+    assert "/bin/nope" in reason
+
+
+async def test_a_command_in_the_container_that_hangs_is_killed(bench: Bench) -> None:
+    await bench.run("zeta", "exec sleep 1000")
+    name = ServiceName("zeta")
+    with pytest.raises(MachineError, match=r"no answer within 0.5 s"):
+        await bench.runtime.execute(name, ("/bin/sleep", "4711"), 0.5)
+    shell = ("/bin/sh", "-c", "ps | grep -c '[s]leep 4711' >&2")
+    assert await bench.runtime.execute(name, shell, 5) == (1, "0")
+
+
+async def test_the_nice_value_is_set_before_the_start(bench: Bench) -> None:
+    service = bench.add_bundle("zeta", "cut -d ' ' -f 19 /proc/self/stat")
+    plan = bench.plan(replace(service, resources=Resources(nice=7)))
+    await bench.runtime.create(plan)
+    await bench.runtime.start(plan.service)
+    await bench.next_end()
+    assert "stdout F 7" in bench.log("zeta")
+
+
+async def test_the_log_of_a_chatty_service_is_bounded(bench: Bench) -> None:
+    await bench.run("zeta", "yes 0123456789012345678901234567890123456789 | head -c 3000000")
+    await bench.next_end()
+    assert 0 < len(bench.log("zeta")) <= 1 << 20
+
+
+async def test_readiness_is_found_out_in_the_container(bench: Bench) -> None:
+    script = "echo > /dev/there; ln -s /dev/there /dev/link; echo > /said; exec sleep 1000"
+    await bench.run("zeta", script, mounts=[PROC, DEV, bench.bind_said()])
+    await bench.said()
+    plan, pid = bench.plans[0], bench.record("zeta")["container"]["pid"]
+    check = ServiceReadiness(bench.runtime.execute).check
+    for kind, more, ready in (
+        (ProbeKind.FILE, {"path": "/dev/link"}, True),
+        (ProbeKind.FILE, {"path": "/dev/none"}, False),
+        (ProbeKind.FILE, {"path": "/../../etc/passwd"}, False),  # not the host's
+        (ProbeKind.EXEC, {"command": ("/bin/sh", "-c", "exit 0")}, True),
+        (ProbeKind.EXEC, {"command": ("/bin/sh", "-c", "exit 1")}, False),
+    ):
+        assert (await check(plan, Readiness(kind=kind, **more), pid))[0] == ready, more
+
+
+async def test_a_read_only_service_finds_its_notify_socket(bench: Bench) -> None:
+    service = bench.add_bundle("zeta", "exec sleep 1000", root={"readonly": True})
+    shutil.move(bench.image / service.bundle / "lower", bench.image / service.bundle / "rootfs")
+    plan = bench.plan(replace(service, readiness=Readiness(kind=ProbeKind.NOTIFY)))
+    readiness, told = ServiceReadiness(bench.runtime.execute), asyncio.Event()
+    pid, _ = await bench.runtime.create(plan)
+    await bench.runtime.start(plan.service)
+    readiness.listen(plan.service, plan.notify_dir, told.set)  # later, as a new agent does
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"READY=1", f"/proc/{pid}/root/.extsloader/notify")
+    async with asyncio.timeout(10):
+        await told.wait()
+    readiness.forget(plan.service)
+
+
+async def test_four_services_are_created_side_by_side(bench: Bench) -> None:
+    plans = [bench.plan(bench.add_bundle(f"s{i}", f"exit {i}")) for i in range(4)]
+    await asyncio.gather(*(bench.runtime.create(plan) for plan in plans))
+    await asyncio.gather(*(bench.runtime.start(plan.service) for plan in plans))
+    ends = [await bench.next_end() for _ in plans]
+    assert sorted((name, cause.number) for name, _, cause in ends) == [
+        (f"s{i}", i) for i in range(4)
+    ]
+
+
+async def test_a_missing_program_of_ours_comes_with_advice(bench: Bench) -> None:
+    with pytest.raises(MachineError) as caught:
+        OciRuntime(replace(bench.settings, runtime="no-such-runtime"), bench.machine)
+    assert caught.value.problem.hint == "apt install no-such-runtime"

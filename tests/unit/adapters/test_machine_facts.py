@@ -1,0 +1,67 @@
+"""What the device is, from /proc as recorded on different hosts."""
+
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from extsloader.adapters.machine_facts import read_machine
+from extsloader.model.settings import Settings
+
+ALL = 0x1FFFFFFFFFF
+NO_RESOURCE = ALL & ~(1 << 24)
+V1 = "9:name=systemd:/\n4:memory:/x\n3:cpu,cpuacct:/\n0::/\n"
+V2 = "0::/system.slice/extsloader.service\n"
+
+
+def host(root: Path, *, held: int = ALL, bounding: int = ALL, cgroup: str = V1) -> Path:
+    proc = root / "proc/self"
+    proc.mkdir(parents=True)
+    (proc / "status").write_text(f"Name:\tx\nCapEff:\t{held:016x}\nCapBnd:\t{bounding:016x}\n")
+    (proc / "cgroup").write_text(cgroup)
+    (proc / "oom_score_adj").write_text("-17\n")
+    return root
+
+
+def test_a_host_that_holds_everything_limits_nothing(tmp_path: Path) -> None:
+    machine = read_machine(Settings(device_id="d1"), host(tmp_path))
+    assert len(machine.capabilities) == 41
+    assert machine.min_oom_score_adj == -1000
+    assert machine.rlimits == ()
+    assert machine.device_id == "d1"
+
+
+def test_without_sys_resource_our_own_limits_hold(tmp_path: Path) -> None:
+    machine = read_machine(Settings(), host(tmp_path, held=NO_RESOURCE, bounding=NO_RESOURCE))
+    assert "CAP_SYS_RESOURCE" not in machine.capabilities
+    assert {"CAP_CHOWN", "CAP_SYS_ADMIN", "CAP_CHECKPOINT_RESTORE"} <= machine.capabilities
+    assert machine.min_oom_score_adj == -17
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert ("RLIMIT_NOFILE", hard) in machine.rlimits
+    assert all(limit != resource.RLIM_INFINITY for _, limit in machine.rlimits)
+
+
+@pytest.mark.parametrize(("cgroup", "version"), [(V1, 1), (V2, 2)])
+def test_the_hierarchy_that_holds_memory_counts(tmp_path: Path, cgroup: str, version: int) -> None:
+    assert read_machine(Settings(), host(tmp_path, cgroup=cgroup)).cgroups == version
+
+
+@pytest.mark.parametrize(
+    ("setting", "file", "hypervisor"),
+    [("", None, "kvm"), ("", "xen\n", "xen"), ("mini", "xen", "mini"), ("", "", "kvm")],
+)
+def test_the_hypervisor_is_set_found_or_kvm(
+    tmp_path: Path, setting: str, file: str | None, hypervisor: str
+) -> None:
+    root = host(tmp_path)
+    if file is not None:
+        (root / "run").mkdir()
+        (root / "run/eve-hv-type").write_text(file)
+    assert read_machine(Settings(hypervisor=setting), root).hypervisor == hypervisor
+
+
+def test_this_machine_can_be_read() -> None:
+    machine = read_machine(Settings())
+    assert machine.arch in {"amd64", "arm64"} or machine.arch == os.uname().machine
+    assert machine.cgroups in {1, 2}
