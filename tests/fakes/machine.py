@@ -71,6 +71,7 @@ class FakeMachine:
         self.applied: dict[str, tuple[MountStep, ...]] = {}
         self.groups: set[str] = set()
         self.containers: dict[str, int] = {}
+        self.origins: dict[str, Digest] = {}  # the image that a container was made from
         self.running: set[str] = set()
         self.mount_fails: Problem | None = None
         self.pid = 1000
@@ -171,6 +172,10 @@ class FakeMounts:
         assert not self._machine.applied, "an image was unmounted under its services"
         self._machine.mounted.pop(digest, None)
 
+    def sweep(self, keep: Digest) -> None:
+        self._machine.log("sweep")
+        self._machine.mounted = {d: m for d, m in self._machine.mounted.items() if d == keep}
+
     def apply(self, steps: tuple[MountStep, ...]) -> None:
         self._machine.applied[_key(steps)] = steps
 
@@ -228,6 +233,7 @@ class FakeRuntime:
             return self._machine.containers[plan.service], True
         self._machine.pid += 1
         self._machine.containers[plan.service] = self._machine.pid
+        self._machine.origins[plan.service] = plan.digest
         return self._machine.pid, False
 
     async def start(self, service: ServiceName) -> None:
@@ -242,6 +248,10 @@ class FakeRuntime:
         self._machine.log("signal", service, name)
         if not self._machine.behave(service).deaf:
             self._machine.end(service, Cause(CauseKind.SIGNAL, 15))
+
+    def leftovers(self, keep: Digest) -> tuple[ServiceName, ...]:
+        origins = self._machine.origins
+        return tuple(ServiceName(n) for n in self._machine.containers if origins.get(n) != keep)
 
     async def delete(self, service: ServiceName) -> None:
         self._machine.log("delete", service)

@@ -244,6 +244,7 @@ async def test_a_running_service_is_adopted_after_a_restart_of_the_agent() -> No
     machine = FakeMachine()
     machine.running.add("broker")
     machine.containers["broker"] = 77
+    machine.origins["broker"] = builders.stored(sequence=1).digest
     async with running(machine, builders.world()) as agent:
         machine.plug(stick(*shop()))
         await agent.until_state("ready")
