@@ -1,0 +1,224 @@
+"""Runs the verify and probe helpers: untrusted bytes are read in processes that can be killed.
+
+The request goes out and answers come back in packets of JSON, over a socket that is the helper's
+standard input (`extsloader.model.helper`). A helper is reaped by its pidfd whenever it ends, so
+one that hangs in the kernel, where SIGKILL has to wait, never holds up the loop.
+"""
+
+import asyncio
+import os
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+import extsloader
+from extsloader.model.errors import ImageRefusedError
+from extsloader.model.helper import MAX_MESSAGE, Answer, Request
+from extsloader.model.machine import Machine
+from extsloader.model.manifest import StoredImage
+from extsloader.model.reasons import Code
+from extsloader.model.settings import Timeouts
+from extsloader.model.source import Source, Superblock
+
+EPOCH = 1_767_225_600.0  # 2026-01-01: a clock that shows less, as 1970, is wrong anyway
+REAP_WITHIN = 1.0  # seconds that a killed helper may take before we go on without it
+
+# Our own package wherever it lies, and nothing from the working directory or the environment.
+_ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C",
+    "PYTHONPATH": str(Path(extsloader.__file__).parents[1]),
+}
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verifier:
+    """As `VerifierPort`; `wall` gives seconds since 1970."""
+
+    keys: str  # directory
+    store: str  # directory
+    machine: Machine
+    timeouts: Timeouts
+    wall: Callable[[], float]
+    clock_floor: float = 0.0  # seconds since 1970; an earlier wall clock is wrong
+    python: str = "/usr/bin/python3"
+
+    async def probe(self, source: Source) -> Superblock:
+        """Read the superblock. Raises ImageRefusedError."""
+        answer, _ = await self._ask("probe", Request(source=source), self.timeouts.probe)
+        if answer.superblock is None:
+            raise _broken("something else than a superblock came back")
+        return answer.superblock
+
+    async def verify(self, source: Source, progress: Report) -> tuple[StoredImage, int]:
+        """Verify and store; the caller owns the descriptor. Raises ImageRefusedError."""
+        request = Request(
+            source=source,
+            machine=self.machine,
+            keys=self.keys,
+            store=self.store,
+            wall=self.wall(),
+            clock_floor=max(self.clock_floor, EPOCH),
+            min_rate=self.timeouts.min_rate,
+        )
+        answer, received = await self._ask("verify", request, self.timeouts.verify, progress)
+        if answer.verified is None or len(received) != 1:
+            _close(received)
+            raise _broken("something else than one image came back")
+        return answer.verified, received[0]
+
+    async def _ask(
+        self, job: str, request: Request, seconds: float, progress: Report | None = None
+    ) -> tuple[Answer, list[int]]:
+        """Run one helper to its last answer and the descriptors that came with it."""
+        received: list[int] = []
+        argv = [self.python, "-P", "-s", "-m", "extsloader.verify", job]
+        try:
+            async with asyncio.timeout(seconds), _running(argv, request) as helper:
+                answer = await _last_answer(helper, received, progress)
+            _raise_refusal(answer)
+        except BaseException as error:
+            _close(received)
+            if isinstance(error, TimeoutError):
+                raise _too_slow(request.source, seconds) from None
+            raise
+        return answer, received
+
+
+@dataclass(frozen=True, slots=True)
+class _Helper:
+    channel: socket.socket
+    process: subprocess.Popen[bytes]
+    ended: asyncio.Event
+
+
+@asynccontextmanager
+async def _running(argv: list[str], request: Request) -> AsyncIterator[_Helper]:
+    """A helper with its request; dead in the end, and reaped as soon as the kernel lets it go."""
+    helper = _start(argv, msgspec.json.encode(request))
+    try:
+        yield helper
+    finally:
+        helper.process.kill()
+        helper.channel.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REAP_WITHIN):
+                await helper.ended.wait()
+
+
+def _start(argv: list[str], packet: bytes) -> _Helper:
+    """Start a process of its own session. Raises ImageRefusedError(E_HELPER)."""
+    try:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError as error:
+        raise _broken(f"no socket for it: {error.strerror}") from error
+    try:
+        with theirs:
+            ours.setblocking(False)
+            ours.send(packet)  # waits in the socket until the helper reads it
+            process = subprocess.Popen(
+                argv,
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env=_ENVIRONMENT,
+                cwd="/",
+                start_new_session=True,
+            )
+    except OSError as error:
+        ours.close()
+        raise _broken(f"it does not start: {error.strerror}") from error
+    return _Helper(ours, process, _reap_at_end(process))
+
+
+def _reap_at_end(process: subprocess.Popen[bytes]) -> asyncio.Event:
+    """Wait for the process without a thread and without SIGCHLD (pidfd_open(2))."""
+    loop = asyncio.get_running_loop()
+    descriptor = os.pidfd_open(process.pid)
+    ended = asyncio.Event()
+
+    def reap() -> None:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+        process.wait()
+        ended.set()
+
+    loop.add_reader(descriptor, reap)
+    return ended
+
+
+async def _last_answer(helper: _Helper, received: list[int], progress: Report | None) -> Answer:
+    """Pass on progress until something else comes; its descriptors are added to `received`."""
+    while True:
+        packet = await _packet(helper.channel, received)
+        if not packet:
+            await helper.ended.wait()
+            raise _broken(_in_words(helper.process.returncode))
+        try:
+            answer = msgspec.json.decode(packet, type=Answer)
+        except msgspec.DecodeError as error:
+            raise _broken(f"its answer makes no sense: {error}") from error
+        if answer.progress is None:
+            return answer
+        if progress is not None:
+            progress(answer.progress.done, answer.progress.total)
+
+
+async def _packet(channel: socket.socket, received: list[int]) -> bytes:
+    """Wait for one packet; empty when the helper has closed its end."""
+    while True:
+        with suppress(BlockingIOError):
+            packet, descriptors, flags, _ = socket.recv_fds(
+                channel, MAX_MESSAGE, 1, socket.MSG_CMSG_CLOEXEC
+            )
+            received += descriptors
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                raise _broken(f"its answer is longer than {MAX_MESSAGE} bytes")
+            return packet
+        await _readable(channel)
+
+
+async def _readable(channel: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(channel, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(channel)
+
+
+def _raise_refusal(answer: Answer) -> None:
+    if answer.refused is not None:
+        raise ImageRefusedError(answer.refused.code, answer.refused.message, answer.refused.hint)
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _too_slow(source: Source, seconds: float) -> ImageRefusedError:
+    return ImageRefusedError(
+        Code.TIMEOUT,
+        f"cannot read {source.id}: no verdict within {seconds:g} s",
+        "the medium is too slow or hangs: try another one",
+    )
+
+
+def _broken(reason: str) -> ImageRefusedError:
+    return ImageRefusedError(
+        Code.HELPER, f"cannot verify: the helper failed: {reason}", "look into the journal"
+    )
+
+
+def _in_words(returncode: int) -> str:
+    if returncode < 0:
+        return f"ended by signal {-returncode}"
+    return f"exit code {returncode} without a verdict"

@@ -1,0 +1,250 @@
+"""The store of verified images: files that only root writes, each a complete image by itself.
+
+Bytes are hashed on their way in, once, and what was hashed is what is kept: reading the medium a
+second time would give a hostile one the chance to answer differently.
+"""
+
+import errno
+import hmac
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from hashlib import sha256
+from itertools import cycle
+from pathlib import Path
+
+from extsloader.image.superblock import reader
+from extsloader.image.trailer import encode_trailer, find_end, read_trailer
+from extsloader.image.verity import verify_tree, write_all
+from extsloader.model.errors import ImageRefusedError
+from extsloader.model.ids import Digest
+from extsloader.model.manifest import ImageSpec
+from extsloader.model.reasons import Code
+from extsloader.verify.identity import FLAGS
+from extsloader.verify.medium import Medium
+
+CHUNK = 1 << 20  # bytes; more is not faster, and a stick that dies is noticed sooner
+PACE_WINDOW = 10.0  # seconds of reading over which a medium's rate is judged
+
+Progress = Callable[[int, int], None]
+
+
+class Pace:
+    """Refuses a medium that delivers too slowly; the time to write our copy does not count."""
+
+    def __init__(self, min_rate: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._min_rate = min_rate  # bytes a second
+        self._clock = clock
+        self._spent = 0.0
+        self._bytes = 0
+
+    def timed(self, read: Callable[[], int]) -> int:
+        """Do one read. Raises ImageRefusedError(E_TIMEOUT) at the end of a slow window."""
+        before = self._clock()
+        done = read()
+        self._spent += self._clock() - before
+        self._bytes += done
+        if self._spent >= PACE_WINDOW:
+            rate = self._bytes / self._spent
+            if rate < self._min_rate:
+                raise ImageRefusedError(
+                    Code.TIMEOUT,
+                    f"cannot copy the image: at least {self._min_rate} bytes a second expected, "
+                    f"{rate:.0f} got",
+                    "use a faster medium",
+                )
+            self._spent, self._bytes = 0.0, 0
+        return done
+
+
+class Store:
+    """One directory with an open descriptor on it. Raises ImageRefusedError, in every method."""
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    def find(self, image: ImageSpec, envelope: bytes, progress: Progress) -> int | None:
+        """A descriptor of the same image, signed in the same way, if its bytes are still good."""
+        try:
+            descriptor = os.open(image_name(image.digest), FLAGS, dir_fd=self._descriptor)
+        except OSError:
+            return None
+        try:
+            with _store_errors("read"):
+                trailer = read_trailer(reader(descriptor), image.size)
+                if trailer and trailer.envelope == envelope:
+                    got = hash_all(partial(_read_into, descriptor), image.size, progress)
+                    check_digest(image, got)
+                    return descriptor
+        except ImageRefusedError:
+            pass  # damaged on our own disk: the medium has a good one
+        os.close(descriptor)
+        return None
+
+    def check_room(self, image: ImageSpec, reserve: int) -> None:
+        """Refuse before copying what cannot fit (E_RESOURCE)."""
+        status = os.fstatvfs(self._descriptor)
+        free = status.f_bavail * status.f_frsize - reserve
+        if image.size > free:
+            raise ImageRefusedError(
+                Code.RESOURCE,
+                f"cannot store the image: {image.size} bytes needed, {max(free, 0)} free in "
+                f"{self.path}",
+                "make room there",
+            )
+
+    def keep(
+        self, medium: Medium, image: ImageSpec, envelope: bytes, pace: Pace, progress: Progress
+    ) -> int:
+        """Copy while hashing, check the copy and publish it; a read-only descriptor of it."""
+        trailer = encode_trailer(image.size, envelope)
+        with _store_errors("write"):
+            descriptor = os.open(".", os.O_RDWR | os.O_TMPFILE, 0o400, dir_fd=self._descriptor)
+            try:
+                # A disk that fills up shows now, and writing to allocated blocks is cheaper.
+                os.posix_fallocate(descriptor, 0, image.size + len(trailer))
+                check_digest(image, copy(medium, descriptor, image.size, pace, progress))
+                check_content(descriptor, image)
+                write_all(descriptor, trailer, image.size)
+                os.fsync(descriptor)
+                medium.check()
+                self._publish(descriptor, image_name(image.digest))
+                return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY)
+            finally:
+                os.close(descriptor)
+
+    def _publish(self, descriptor: int, name: str) -> None:
+        """Give the finished file its name; before that, nobody can see or mount it."""
+        try:
+            self._link(descriptor, name)
+        except FileExistsError:  # damaged, or signed otherwise: replaced in one step
+            self._unlink(f"{name}.new")
+            self._link(descriptor, f"{name}.new")
+            os.replace(
+                f"{name}.new", name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor
+            )
+        os.fsync(self._descriptor)
+
+    def _link(self, descriptor: int, name: str) -> None:
+        # With a directory descriptor os.link uses linkat(AT_SYMLINK_FOLLOW), as O_TMPFILE needs.
+        os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=self._descriptor)
+
+    def _unlink(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._descriptor)
+
+
+@contextmanager
+def open_store(path: str) -> Iterator[Store]:
+    """Open the store, made on first use and readable by root only."""
+    with _store_errors("open"):
+        Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield Store(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def copy(medium: Medium, target: int, size: int, pace: Pace, progress: Progress) -> str:
+    """Copy exactly `size` bytes; the digest of what was written, in hex.
+
+    While one chunk is read, the one before it is hashed and written: two buffers are enough.
+    """
+    state = sha256()
+    buffers = cycle([memoryview(bytearray(CHUNK)), memoryview(bytearray(CHUNK))])
+    running: list[Future[None]] = []
+    with ThreadPoolExecutor(2) as pool:
+        for offset in range(0, size, CHUNK):
+            part = next(buffers)[: min(CHUNK, size - offset)]
+            _fill(part, medium, offset, size, pace)
+            _wait_for(running)
+            running = [
+                pool.submit(state.update, part),
+                pool.submit(write_all, target, part, offset),
+            ]
+            progress(offset + len(part), size)
+        _wait_for(running)
+    return state.hexdigest()
+
+
+def _wait_for(running: list[Future[None]]) -> None:
+    for future in running:
+        future.result()
+
+
+def _fill(part: memoryview, medium: Medium, offset: int, size: int, pace: Pace) -> None:
+    """Read until the buffer is full. Raises ImageRefusedError, E_SIZE at the medium's end."""
+    got = 0
+    while got < len(part):
+        done = pace.timed(partial(medium.read_into, part[got:], offset + got))
+        if not done:
+            medium.check()
+            raise ImageRefusedError(
+                Code.SIZE, f"cannot copy the image: {size} bytes expected, {offset + got} got"
+            )
+        got += done
+
+
+def hash_all(read_into: Callable[[memoryview, int], int], size: int, progress: Progress) -> str:
+    """Digest of the first `size` bytes, in hex; of fewer, where there are no more."""
+    state = sha256()
+    buffer = memoryview(bytearray(CHUNK))
+    offset = 0
+    while offset < size:
+        done = read_into(buffer[: min(CHUNK, size - offset)], offset)
+        if not done:
+            break
+        state.update(buffer[:done])
+        offset += done
+        progress(offset, size)
+    return state.hexdigest()
+
+
+def check_digest(image: ImageSpec, got: str) -> None:
+    """Are these the signed bytes? Raises E_DIGEST."""
+    if not hmac.compare_digest(image.digest, got):
+        raise ImageRefusedError(
+            Code.DIGEST,
+            f"cannot accept the image: sha256 {image.digest} is signed, {got} found",
+            "the medium is damaged or was changed: write the image anew",
+        )
+
+
+def check_content(descriptor: int, image: ImageSpec) -> None:
+    """Did the signer sign something that fits together? Raises E_SIZE, E_FS_TYPE or E_VERITY."""
+    end = find_end(reader(descriptor))
+    if end != image.size:
+        raise ImageRefusedError(
+            Code.SIZE,
+            f"cannot accept the image: {image.size} bytes are signed, its file system needs {end}",
+            "build the image anew, and sign what was built",
+        )
+    verify_tree(descriptor, image.verity)
+
+
+def _read_into(descriptor: int, buffer: memoryview, offset: int) -> int:
+    return os.preadv(descriptor, [buffer], offset)
+
+
+def image_name(digest: Digest) -> str:
+    """Name of an image's file in the store."""
+    return f"{digest}.img"
+
+
+@contextmanager
+def _store_errors(action: str) -> Iterator[None]:
+    """Our own disk's errors are not the medium's: full is E_RESOURCE, all else E_IO."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+        raise ImageRefusedError(
+            Code.RESOURCE if full else Code.IO,
+            f"cannot {action} the store: {os.strerror(error.errno or 0).lower()}",
+            "make room there" if full else "look at the disk that holds the store",
+        ) from error

@@ -1,0 +1,138 @@
+"""What makes a manifest believable: `accept` has the order, each check below is one refusal.
+
+No input or output but the device's own keys. Models: The Update Framework specification, 5.3, and
+DSSE protocol.md. Imported late, because it loads cryptography and schema.
+"""
+
+import re
+from datetime import UTC, datetime
+
+from extsloader.core.graph import find_cycle
+from extsloader.image.envelope import Envelope, parse_envelope
+from extsloader.image.schema import parse_manifest, parse_time
+from extsloader.image.signing import signers
+from extsloader.model.errors import ImageRefusedError
+from extsloader.model.helper import Request
+from extsloader.model.machine import Machine
+from extsloader.model.manifest import Compatible, Manifest
+from extsloader.model.reasons import Code
+from extsloader.model.source import SourceKind
+from extsloader.verify.keys import KeyRing, load_keys
+
+CLOCK_TOLERANCE = 86400.0  # seconds that a signer's clock may be ahead of ours
+
+
+def accept(raw: bytes, request: Request) -> tuple[Manifest, tuple[str, ...]]:
+    """Judge an envelope: the manifest and the keys that signed it. Raises ImageRefusedError.
+
+    An image that was accepted before stays accepted when it expires: a device without network
+    must find its services after a reboot.
+    """
+    envelope = parse_envelope(raw)
+    key_ids = check_signatures(envelope, load_keys(request.keys))
+    manifest = parse_manifest(envelope.payload)
+    if request.machine is not None:
+        check_compatible(manifest.compatible, request.machine)
+    if request.source.kind is not SourceKind.STORED:
+        check_time(manifest, request.wall, request.clock_floor)
+    check_graph(manifest)
+    return manifest, key_ids
+
+
+def check_signatures(envelope: Envelope, ring: KeyRing) -> tuple[str, ...]:
+    """Ids of the accepted keys that signed. Raises E_SIGNATURE for none, E_THRESHOLD for few."""
+    found = signers(envelope, ring.keys)
+    if not found:
+        claimed = ", ".join(ascii(s.key_id[:12]) for s in envelope.signatures[:4])
+        raise ImageRefusedError(
+            Code.SIGNATURE,
+            f"cannot accept the manifest: none of the {len(ring.keys)} accepted keys signed it, "
+            f"it claims {claimed}",
+            "sign the image with a key of this device, or bring the device that key",
+        )
+    if len(found) < ring.threshold:
+        raise ImageRefusedError(
+            Code.THRESHOLD,
+            f"cannot accept the manifest: {ring.threshold} distinct accepted keys expected, "
+            f"{len(found)} signed",
+            "let the other signers sign as well",
+        )
+    return found
+
+
+def check_compatible(compatible: Compatible, machine: Machine) -> None:
+    """Is the image meant for this device? Raises E_INCOMPATIBLE with all that does not fit."""
+    reasons = []
+    if compatible.arch != machine.arch:
+        reasons.append(f"it is for {compatible.arch}, this device is {machine.arch}")
+    if machine.hypervisor not in compatible.hypervisors:
+        wanted = " or ".join(compatible.hypervisors)
+        reasons.append(f"it is for hypervisor {wanted}, this device has {machine.hypervisor}")
+    if not _in_range(machine.core_version, compatible.core_min, compatible.core_max):
+        wanted = f"{compatible.core_min or 'any'} to {compatible.core_max or 'any'}"
+        reasons.append(
+            f"it is for core versions {wanted}, this device has {machine.core_version or 'none'}"
+        )
+    if compatible.device_ids and machine.device_id not in compatible.device_ids:
+        reasons.append(
+            f"this device ({machine.device_id or 'without an id'}) is not one of the "
+            f"{len(compatible.device_ids)} that it is for"
+        )
+    if reasons:
+        raise ImageRefusedError(
+            Code.INCOMPATIBLE,
+            f"cannot use the image here: {'; '.join(reasons)}",
+            "use the image that was built for this kind of device",
+        )
+
+
+def check_time(manifest: Manifest, wall: float, clock_floor: float) -> None:
+    """Has the manifest expired? Raises E_EXPIRED, or E_CLOCK when it comes from the future.
+
+    A clock below the floor is wrong (no battery: 1970). It is then at least the floor's time, and
+    nothing can be said about the future.
+    """
+    now = max(wall, clock_floor)
+    if manifest.expires and parse_time(manifest.expires) < now:
+        raise ImageRefusedError(
+            Code.EXPIRED,
+            f"cannot accept the manifest: it expired at {manifest.expires}, now is {_utc(now)}",
+            "get a newer image, or correct the clock",
+        )
+    if wall >= clock_floor and parse_time(manifest.issued_at) > now + CLOCK_TOLERANCE:
+        raise ImageRefusedError(
+            Code.CLOCK,
+            f"cannot accept the manifest: it was issued at {manifest.issued_at}, "
+            f"now is {_utc(now)}",
+            "correct the clock",
+        )
+
+
+def check_graph(manifest: Manifest) -> None:
+    """Do the services depend on each other in a circle? Raises E_DAG with a shortest one."""
+    cycle = find_cycle(manifest.services)
+    if cycle:
+        raise ImageRefusedError(
+            Code.DAG,
+            f"cannot order the services: {' -> '.join(cycle)} is a cycle",
+            "remove one of these dependencies and build the image anew",
+        )
+
+
+def _in_range(version: str, lowest: str, highest: str) -> bool:
+    """Compare numbers, not text (14.10 is after 14.9); a short maximum includes all below it."""
+    if not (lowest or highest):
+        return True
+    leading = re.match(r"[0-9]{1,9}(\.[0-9]{1,9})*", version)
+    if not leading:
+        return False
+    own, low, high = (_numbers(text) for text in (leading[0], lowest, highest))
+    return low <= own and (not high or own[: len(high)] <= high)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")) if text else ()
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

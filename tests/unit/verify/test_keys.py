@@ -1,0 +1,68 @@
+"""The device's own keys: distinct, enough of them, or no image at all."""
+
+from pathlib import Path
+
+import pytest
+
+from extsloader.model.errors import ImageRefusedError
+from extsloader.model.reasons import Code
+from extsloader.verify.keys import load_keys
+from tests.fakes.images import key_directory
+
+
+def refusal(directory: str | Path) -> str:
+    with pytest.raises(ImageRefusedError) as caught:
+        load_keys(str(directory))
+    assert caught.value.problem.code is Code.KEYS
+    return caught.value.problem.message
+
+
+def test_one_key_and_no_policy_mean_that_one_has_to_sign(tmp_path: Path) -> None:
+    ring = load_keys(key_directory(tmp_path / "keys", 1))
+    assert (len(ring.keys), ring.threshold) == (1, 1)
+
+
+def test_the_policy_asks_for_more(tmp_path: Path) -> None:
+    ring = load_keys(key_directory(tmp_path / "keys", 1, 2, 3, threshold=2))
+    assert (len(ring.keys), ring.threshold) == (3, 2)
+
+
+def test_the_same_key_in_two_files_is_one_key(tmp_path: Path) -> None:
+    directory = Path(key_directory(tmp_path / "keys", 1, threshold=2))
+    (directory / "copy.pem").write_bytes((directory / "1.pem").read_bytes())
+    assert "threshold 2 is more than the 1 distinct keys" in refusal(directory)
+
+
+def test_without_a_key_nothing_is_accepted(tmp_path: Path) -> None:
+    assert "there is no *.pem file" in refusal(key_directory(tmp_path / "keys"))
+    assert "no such file" in refusal(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        *("", "1", "[]", "{}", '{"threshold":0}', '{"threshold":-1}', '{"threshold":true}'),
+        *('{"threshold":1.0}', '{"threshold":"1"}', '{"threshold":1,"threshold":1}'),
+        *('{"threshold":1,"keys":[]}', '{"threshold":2}', '{"threshold":99999999999999999999}'),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_no_policy_to_go_without(
+    tmp_path: Path, policy: str
+) -> None:
+    directory = Path(key_directory(tmp_path / "keys", 1))
+    (directory / "policy.json").write_text(policy)
+    assert refusal(directory)
+
+
+def test_one_unusable_key_file_spoils_the_ring(tmp_path: Path) -> None:
+    directory = Path(key_directory(tmp_path / "keys", 1))
+    (directory / "2.pem").write_text("junk")
+    assert "2.pem" in refusal(directory)
+
+
+def test_too_many_keys_and_a_directory_for_everybody_are_refused(tmp_path: Path) -> None:
+    directory = key_directory(tmp_path / "keys", *range(1, 18))
+    assert "at most 16 keys expected, 17 got" in refusal(directory)
+    other = key_directory(tmp_path / "open", 1)
+    Path(other).chmod(0o702)
+    assert "everybody may write there" in refusal(other)

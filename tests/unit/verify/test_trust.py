@@ -1,0 +1,167 @@
+"""The single checks and their order, on bytes and facts alone."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from extsloader.image.envelope import parse_envelope
+from extsloader.image.signing import sign
+from extsloader.model.errors import ImageRefusedError
+from extsloader.model.helper import Request
+from extsloader.model.manifest import Compatible, Manifest
+from extsloader.model.reasons import Code
+from extsloader.model.source import SourceKind
+from extsloader.verify.keys import load_keys
+from extsloader.verify.trust import (
+    accept,
+    check_compatible,
+    check_graph,
+    check_signatures,
+    check_time,
+)
+from tests.fakes import images
+
+DAY = 86400.0
+ISSUED = 1767225600.0  # 2026-01-01T00:00:00Z
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Manifest:
+    return images.manifest(images.unsigned(tmp_path / "image"))
+
+
+def refusal(check: Callable[..., object], *arguments: object) -> tuple[Code, str]:
+    with pytest.raises(ImageRefusedError) as caught:
+        check(*arguments)
+    return caught.value.problem.code, caught.value.problem.message
+
+
+def request(tmp_path: Path, kind: SourceKind = SourceKind.FILE, wall: float = ISSUED) -> Request:
+    keys = tmp_path / "keys"
+    if not keys.exists():
+        images.key_directory(keys, 1)
+    source = images.file_source(tmp_path / "image", kind)
+    return Request(source=source, machine=images.MACHINE, keys=str(keys), wall=wall)
+
+
+def test_a_good_envelope_is_accepted_with_the_keys_that_signed(
+    tmp_path: Path, good: Manifest
+) -> None:
+    manifest, key_ids = accept(images.envelope(good), request(tmp_path))
+    assert manifest == good
+    assert len(key_ids) == 1
+
+
+@pytest.mark.usefixtures("good")
+def test_nothing_is_read_before_the_signature_holds(tmp_path: Path) -> None:
+    nonsense = sign(b"\xff", [images.private_key(2)])
+    assert refusal(accept, nonsense, request(tmp_path))[0] is Code.SIGNATURE
+    nonsense = sign(b"", [images.private_key(1)])
+    assert refusal(accept, nonsense, request(tmp_path))[0] is Code.SCHEMA
+
+
+def test_the_first_reason_in_the_documented_order_is_given(tmp_path: Path, good: Manifest) -> None:
+    other = replace(good.compatible, arch="arm64")
+    late = replace(good, expires="2026-01-02T00:00:00Z")
+    cyclic = images.manifest(good.image, {"a": "b", "b": "a"})
+    asked = request(tmp_path, wall=ISSUED + 2 * DAY)
+    worst = replace(late, services=cyclic.services, compatible=other)
+    assert refusal(accept, images.envelope(worst), asked)[0] is Code.INCOMPATIBLE
+    worse = replace(worst, compatible=good.compatible)
+    assert refusal(accept, images.envelope(worse), asked)[0] is Code.EXPIRED
+    assert refusal(accept, images.envelope(cyclic), asked)[0] is Code.DAG
+
+
+def test_who_expired_in_the_store_may_go_on(tmp_path: Path, good: Manifest) -> None:
+    late = images.envelope(replace(good, expires="2026-01-02T00:00:00Z"))
+    asked = request(tmp_path, SourceKind.STORED, wall=ISSUED + 2 * DAY)
+    assert accept(late, asked)
+    assert refusal(accept, late, replace(asked, source=request(tmp_path).source))[0] is Code.EXPIRED
+
+
+def test_signers_are_counted_by_key(tmp_path: Path, good: Manifest) -> None:
+    ring = load_keys(images.key_directory(tmp_path / "keys", 1, 2, 3, threshold=2))
+    both = parse_envelope(images.envelope(good, 1, 3))
+    assert len(check_signatures(both, ring)) == 2
+    one = parse_envelope(images.envelope(good, 1))
+    assert refusal(check_signatures, one, ring) == (
+        Code.THRESHOLD,
+        "cannot accept the manifest: 2 distinct accepted keys expected, 1 signed",
+    )
+    twice = replace(one, signatures=one.signatures * 2)
+    assert refusal(check_signatures, twice, ring)[0] is Code.THRESHOLD
+    stranger = parse_envelope(images.envelope(good, 4, 5))
+    assert refusal(check_signatures, stranger, ring)[0] is Code.SIGNATURE
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"arch": "arm64"}, "it is for arm64, this device is amd64"),
+        ({"hypervisors": ("xen", "k")}, "it is for hypervisor xen or k, this device has kvm"),
+        ({"core_min": "14.6"}, "core versions 14.6 to any, this device has 14.5.0"),
+        ({"core_max": "14.4"}, "core versions any to 14.4, this device has 14.5.0"),
+        ({"device_ids": ("device-2",)}, "this device (device-1) is not one of the 1"),
+    ],
+)
+def test_an_image_for_another_device_is_refused(change: dict[str, object], reason: str) -> None:
+    wanted = replace(Compatible(arch="amd64", hypervisors=("kvm",)), **change)  # type: ignore[arg-type]
+    code, message = refusal(check_compatible, wanted, images.MACHINE)
+    assert code is Code.INCOMPATIBLE
+    assert reason in message
+
+
+@pytest.mark.parametrize(
+    ("own", "low", "high", "fits"),
+    [
+        ("14.5.0", "", "", True),
+        ("", "", "", True),
+        ("", "1", "", False),
+        ("unknown", "", "99", False),
+        ("14.10.0", "14.9", "", True),
+        ("14.5.0-kvm-amd64", "14.5", "14.5", True),
+        ("14.5.9", "", "14.5", True),
+        ("14.6", "", "14.5", False),
+        ("14", "14.0", "", False),
+        ("0.0.0-main-1a2b3c", "0", "", True),
+    ],
+)
+def test_versions_are_compared_as_numbers(own: str, low: str, high: str, fits: bool) -> None:
+    wanted = Compatible(arch="amd64", hypervisors=("kvm",), core_min=low, core_max=high)
+    machine = replace(images.MACHINE, core_version=own)
+    if fits:
+        check_compatible(wanted, machine)
+    else:
+        assert refusal(check_compatible, wanted, machine)[0] is Code.INCOMPATIBLE
+
+
+def test_expiry_and_future_are_judged_by_a_sure_clock(good: Manifest) -> None:
+    dated = replace(good, expires="2026-02-01T00:00:00Z")
+    check_time(dated, ISSUED, 0)
+    check_time(dated, ISSUED + 31 * DAY, 0)
+    code, message = refusal(check_time, dated, ISSUED + 32 * DAY, 0)
+    assert code is Code.EXPIRED
+    assert "it expired at 2026-02-01T00:00:00Z, now is 2026-02-02T00:00:00Z" in message
+    check_time(good, ISSUED - DAY, 0)
+    assert refusal(check_time, good, ISSUED - DAY - 1, 0)[0] is Code.CLOCK
+
+
+def test_an_unsure_clock_refuses_nothing(good: Manifest) -> None:
+    dated = replace(good, expires="2026-02-01T00:00:00Z")
+    for wall in (0.0, ISSUED - 400 * DAY):
+        check_time(dated, wall, ISSUED - DAY)
+    # Expired before the floor is expired for certain: it is at least that late.
+    assert refusal(check_time, dated, 0.0, ISSUED + 60 * DAY)[0] is Code.EXPIRED
+
+
+def test_a_cycle_is_shown_and_a_chain_is_not(good: Manifest) -> None:
+    check_graph(good)
+    cyclic = images.manifest(good.image, {"a": "b", "b": "c", "c": "a", "d": ""})
+    assert refusal(check_graph, cyclic) == (
+        Code.DAG,
+        "cannot order the services: a -> b -> c -> a is a cycle",
+    )
+    alone = images.manifest(good.image, {"a": "a"})
+    assert "a -> a is a cycle" in refusal(check_graph, alone)[1]
