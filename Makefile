@@ -38,7 +38,7 @@ fmt: setup ## put the code into its one form
 	$(BIN)/ruff check --fix .
 
 generate: setup ## write what is generated: JSON Schema, OpenAPI, diagrams
-	$(BIN)/python -m extsloader.image.schema > manifests/manifest.schema.json
+	$(BIN)/python -m extsloader.verify.schema > manifests/manifest.schema.json
 	$(BIN)/python -m extsloader.adapters.status_socket.openapi > docs/openapi.json
 	$(BIN)/python docs/diagrams.py
 

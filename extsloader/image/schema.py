@@ -34,7 +34,7 @@ SCHEMA = 1
 MAX_SERVICES = 64
 NOT_SUPPORTED = frozenset({"conflicts", "conditions", "stage", "health", "profile"})
 """Members that are planned for services; honouring half of what was signed is worse than none."""
-RESERVED = frozenset({"con", "extsloader", "self"})
+RESERVED = frozenset({"con", "extsloader", "self", "tasks"})
 """Names of our own and of special files, kept out of paths that are built from service names."""
 
 _SHOWN = 10  # problems in one sentence

@@ -225,7 +225,7 @@ def test_values_out_of_range_are_refused_and_named(good: Json, path: str, value:
     [
         *("", ".", "..", "-x", "x-", "a/b", "a\n", "a b", "a,b", "a:b", "a\\b", "a%n", "a" * 33),
         *("A", "\u0430", "\uff41", "a\u200db", "a\u202eb", "e\u0301", "\u0131"),
-        *("extsloader", "self", "con"),
+        *("extsloader", "self", "con", "tasks"),
     ],
 )
 def test_service_names_are_short_plain_words(good: Json, name: str) -> None:

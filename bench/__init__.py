@@ -1,0 +1,1 @@
+"""Measurements with the real agent: `make bench`. They are no tests: nothing fails here."""

@@ -1,0 +1,24 @@
+"""`python -m bench [idle|verification|starting]…`, all of them without a name."""
+
+import os
+import sys
+
+from bench import idle, starting, verification
+
+CASES = {"idle": idle, "verification": verification, "starting": starting}
+
+
+def main() -> int:
+    """Print the figures; 2 for an unknown name."""
+    names = sys.argv[1:] or list(CASES)
+    if unknown := [name for name in names if name not in CASES]:
+        print(f"cannot measure {', '.join(unknown)}: there are {', '.join(CASES)}")
+        return 2
+    print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, {os.uname().release}")
+    for name in names:
+        for line in CASES[name].measure():
+            print(f"{name}: {line}", flush=True)
+    return 0
+
+
+sys.exit(main())

@@ -1,0 +1,74 @@
+"""A real extsloaderd below one directory, with one loop device of its own."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from extsloader.ctl.client import Client, UnreachableError
+from extsloader.model.status import StatusSnapshot
+
+CGROUP = "extsloader-bench"
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A running agent and the device that it watches."""
+
+    pid: int
+    device: str
+    client: Client
+
+    def until(self, is_so: Callable[[StatusSnapshot], bool]) -> StatusSnapshot:
+        """Wait for a status by long poll."""
+        status = self.client.ask("/v1/status", StatusSnapshot)
+        while not is_so(status):
+            target = f"/v1/status?beyond={status.generation}&timeout=60"
+            status = self.client.ask(target, StatusSnapshot, wait=60)
+        return status
+
+    @contextmanager
+    def attached(self, image: Path) -> Iterator[None]:
+        """The image on the device."""
+        subprocess.run(["losetup", "--read-only", self.device, image], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["losetup", "--detach", self.device], check=True)
+
+
+@contextmanager
+def running(root: Path, keys: Path, pinned: str = "") -> Iterator[Agent]:
+    """Start it, and stop it cleanly in the end. Raises RuntimeError when it left something."""
+    device = subprocess.check_output(["losetup", "-f"], text=True).strip()
+    etc = root / "etc" / "extsloader"
+    etc.mkdir(parents=True)
+    (etc / "keys").symlink_to(keys)
+    (etc / "extsloader.toml").write_text(
+        f'cgroup = "{CGROUP}"\n[filters]\ndevices = ["{device}"]\n', encoding="utf-8"
+    )
+    argv = [*pinned.split(), sys.executable, "-m", "extsloader.lean", "--root", str(root)]
+    with (root / "log").open("wb") as log:
+        daemon = subprocess.Popen(argv, stderr=log)
+    try:
+        yield Agent(daemon.pid, device, _connect(root))
+    finally:
+        daemon.send_signal(signal.SIGTERM)
+        if daemon.wait(120) != 0:
+            raise RuntimeError((root / "log").read_text(encoding="utf-8"))
+
+
+def _connect(root: Path) -> Client:
+    client = Client(f"{root}/run/extsloader/extsloader.sock")
+    for _ in range(200):
+        try:
+            client.get("/v1/healthz")
+        except UnreachableError:
+            time.sleep(0.05)
+        else:
+            return client
+    raise RuntimeError((root / "log").read_text(encoding="utf-8"))

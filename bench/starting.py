@@ -1,0 +1,114 @@
+"""50 independent services: the agent against a bare loop of the same calls."""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench.agent import running
+from bench.images import BUSYBOX, CONFIG, make_image
+from extsloader.adapters.oci import conmon
+from extsloader.core.oci import plan_container
+from extsloader.model.ids import Digest, ServiceName
+from extsloader.model.machine import Machine
+from extsloader.model.manifest import Service
+from extsloader.model.plan import Bundle
+from extsloader.model.reasons import Problem
+from extsloader.model.settings import Settings
+
+SERVICES = 50
+PARALLEL = 4  # as limits.parallel_creates
+RUNS = 5
+RUNC = ("/usr/sbin/runc",)
+CONMON = "/usr/bin/conmon"
+
+
+def measure() -> list[str]:
+    """Mount to ready in the agent, against conmon and runc alone, in turn."""
+    with tempfile.TemporaryDirectory(prefix="extsloader-bench-") as folder:
+        image = make_image(Path(folder), SERVICES)
+        ours, bare = [], []
+        for run in range(RUNS):
+            bare.append(_run_bare(Path(folder, f"bare{run}")))
+            ours.append(_run_agent(Path(folder, f"root{run}"), image))
+    ratio = statistics.median(a / b for a, b in zip(ours, bare, strict=True))
+    return [
+        f"{SERVICES} independent services ready: median {statistics.median(ours):.2f} s "
+        f"({min(ours):.2f} to {max(ours):.2f}) after the image was mounted",
+        f"bare loop, conmon + runc create + start, {PARALLEL} at a time: median "
+        f"{statistics.median(bare):.2f} s; ratio {ratio:.2f} (goal: <= 1.25)",
+    ]
+
+
+def _run_agent(root: Path, image: Path) -> float:
+    root.mkdir()
+    with running(root, image.parent / "keys") as agent, agent.attached(image):
+        agent.until(lambda status: status.image is not None and bool(status.services))
+        started = time.perf_counter()
+        agent.until(lambda status: status.state == "ready")
+        return time.perf_counter() - started
+
+
+def _run_bare(folder: Path) -> float:
+    """The floor: the agent's own specifications, but no mounts, no readiness, no bookkeeping."""
+    rootfs = folder / "rootfs"
+    for name in ("bin", "dev", "proc", "sys"):
+        (rootfs / name).mkdir(parents=True)
+    shutil.copy(BUSYBOX, rootfs / "bin" / "busybox")
+    names = [f"bare-{number}" for number in range(SERVICES)]
+    for name in names:
+        _lay_out(folder / name, rootfs, name)
+    with ExitStack() as stack, ThreadPoolExecutor(PARALLEL) as pool:
+        for name in names:
+            stack.callback(_delete, folder, name)
+        started = time.perf_counter()
+        list(pool.map(lambda name: _start(folder, name), names))
+        return time.perf_counter() - started
+
+
+def _lay_out(bundle: Path, rootfs: Path, name: str) -> None:
+    service = Service(name=ServiceName(name), bundle=f"containers/services/{name}")
+    config = Bundle(service=service.name, config=json.dumps(CONFIG), runtime="")
+    settings = Settings(cgroup="extsloader-bench-bare")
+    plan = plan_container(config, service, "/", Digest("0" * 64), settings, Machine(arch="amd64"))
+    if isinstance(plan, Problem):
+        raise TypeError(plan.message)
+    spec = json.loads(plan.spec)
+    spec["root"] = {"path": str(rootfs), "readonly": True}
+    (bundle / "exits").mkdir(parents=True)
+    (bundle / "config.json").write_text(json.dumps(spec), encoding="utf-8")
+
+
+def _start(folder: Path, name: str) -> None:
+    runtime = (*RUNC, "--root", f"{folder}/runtime")
+    argv = conmon.command_line(CONMON, runtime, name, folder / name, folder / f"{name}.log")
+    reader, writer = os.pipe()
+    conmon_end = os.dup(writer)
+    with open(os.devnull, "rb+") as null:  # noqa: PTH123 - a descriptor is meant
+        process = subprocess.Popen(
+            argv,
+            stdin=null,
+            stdout=null,
+            stderr=null,
+            pass_fds=[conmon_end],
+            env={"PATH": os.environ["PATH"], "_OCI_SYNCPIPE": str(conmon_end)},
+        )
+    for descriptor in (writer, conmon_end):
+        os.close(descriptor)
+    answer = os.read(reader, 4096)
+    os.close(reader)
+    if b'"data"' not in answer:
+        process.kill()
+        raise RuntimeError(answer)
+    subprocess.run([*runtime, "start", name], check=True)
+
+
+def _delete(folder: Path, name: str) -> None:
+    command = [*RUNC, "--root", f"{folder}/runtime", "delete", "--force", name]
+    subprocess.run(command, check=True)
