@@ -131,7 +131,8 @@ async def _run(agent: Agent, stack: AsyncExitStack) -> World:
     _keep_alive(agent.notifier)
     agent.loop.put(AgentStarted(agent.providers))
     agent.notifier.ready()
-    return await agent.loop.run()
+    world = await agent.loop.run()
+    return replace(world, leftovers=(*world.leftovers, *await agent.executor.clear()))
 
 
 def _keep_alive(notifier: Notifier) -> None:

@@ -25,7 +25,7 @@ from extsloader.model.text import printable
 MAX_LINE = 4096  # bytes, line end included
 PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}  # sd-daemon(3)
 LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning"}
-HEADER = ("level", "time", "event", "subject", "old", "new", "reason", "code")
+HEADER = ("level", "time", "event", "id", "subject", "old", "new", "reason", "code")
 
 
 class LineWriter:
@@ -132,21 +132,20 @@ class _TextRenderer:
     for_journal: bool
 
     def __call__(self, _logger: object, _method: str, fields: Mapping[str, Any]) -> str:
-        if fields["event"] == "change":
-            text = _describe_change(fields)
-        else:
-            rest = (f"{k}={v}" for k, v in fields.items() if k not in HEADER)
-            text = " ".join((str(fields["event"]), *rest))
-        line = printable(text)
+        line = printable(_describe(fields))
         if self.for_journal:  # it has the time already
             return f"<{PRIORITIES[fields['level']]}>{line}"
         return f"{fields['time']} {fields['level']:<7} {line}"
 
 
-def _describe_change(fields: Mapping[str, Any]) -> str:
-    text = f"{fields['subject']}: {fields['old']} -> {fields['new']}"
+def _describe(fields: Mapping[str, Any]) -> str:
+    text = str(fields["event"])
+    if text == "change":
+        text = f"{fields['subject']}: {fields['old']} -> {fields['new']}"
     text += f": {fields['reason']}" if "reason" in fields else ""
-    return text + (f" [{fields['code']}]" if "code" in fields else "")
+    text += f" [{fields['code']}]" if "code" in fields else ""
+    rest = (f"{key}={value}" for key, value in fields.items() if key not in HEADER and value)
+    return " ".join((text, *rest))
 
 
 def _keep_own_time(

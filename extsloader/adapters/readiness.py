@@ -37,6 +37,7 @@ class Listener:
 
     socket: socket.socket
     path: Path
+    mark: Path  # there once READY=1 was heard: the next agent asks for it
 
 
 class ServiceReadiness:
@@ -46,18 +47,28 @@ class ServiceReadiness:
         self._execute = execute
         self._listeners: dict[ServiceName, Listener] = {}
 
-    def listen(self, service: ServiceName, directory: str, on_ready: Callable[[], None]) -> None:
-        """As `ReadinessPort.listen`; only the first READY=1 is reported. Raises MachineError."""
+    def listen(
+        self,
+        service: ServiceName,
+        directory: str,
+        on_ready: Callable[[], None],
+        *,
+        again: bool = False,
+    ) -> bool:
+        """As `ReadinessPort.listen`. Raises MachineError."""
         self.forget(service)
-        path = Path(directory, "notify")
+        path, mark = Path(directory, "notify"), Path(f"{directory}.ready")
         try:
-            listener = Listener(_bind(path), path)
+            if not again:
+                mark.unlink(missing_ok=True)
+            listener = Listener(_bind(path), path, mark)
         except OSError as error:
             reason = error.strerror or f"{error}"
             raise MachineError(Code.RUNTIME, f"listen for {service} at {path}", reason) from error
         self._listeners[service] = listener
-        read = _Notifications(listener.socket, on_ready).read
+        read = _Notifications(listener, on_ready).read
         asyncio.get_running_loop().add_reader(listener.socket, read)
+        return mark.exists()
 
     def forget(self, service: ServiceName) -> None:
         """As `ReadinessPort.forget`; no error when nobody listens."""
@@ -65,6 +76,7 @@ class ServiceReadiness:
             asyncio.get_running_loop().remove_reader(listener.socket)
             listener.socket.close()
             listener.path.unlink(missing_ok=True)
+            listener.mark.unlink(missing_ok=True)
 
     async def check(self, plan: ContainerPlan, readiness: Readiness, pid: int) -> tuple[bool, str]:
         """As `ReadinessPort.check`; connections are made in the host's network namespace."""
@@ -103,8 +115,8 @@ async def _check(readiness: Readiness, pid: int) -> tuple[bool, str]:
 class _Notifications:
     """What one service says; READY=1 is passed on once."""
 
-    def __init__(self, source: socket.socket, on_ready: Callable[[], None]) -> None:
-        self._source = source
+    def __init__(self, listener: Listener, on_ready: Callable[[], None]) -> None:
+        self._listener = listener
         self._on_ready: Callable[[], None] | None = on_ready
 
     def read(self) -> None:
@@ -114,9 +126,10 @@ class _Notifications:
         """
         with suppress(BlockingIOError):
             for _ in range(MAX_MESSAGES):
-                lines = self._source.recv(MAX_MESSAGE).split(b"\n")
+                lines = self._listener.socket.recv(MAX_MESSAGE).split(b"\n")
                 if b"READY=1" in lines and self._on_ready:
                     report, self._on_ready = self._on_ready, None
+                    self._listener.mark.touch()
                     report()
 
 

@@ -10,8 +10,8 @@
            (transient)
 
 `present` is apart from the phase: a medium that was pulled while a helper reads it stays in its
-phase until the helper's own end is reported, so at most one helper works for a source and no
-report of an old one can be taken for a new one's.
+phase until the helper's own end is reported, so at most one helper works for a source. If it is
+back by then (`called_off` and present), the report is about its earlier visit: look again.
 """
 
 from collections.abc import Iterable
@@ -43,23 +43,23 @@ PROVIDES = {
 def see(world: World, source: Source) -> Step:
     """A source is there: new, known already, or another medium in the same place."""
     known = world.candidates.get(source.id)
-    if known is not None and known.present:
-        return Step(_put(world, replace(known, source=source)))
-    if _is_ours(world, source):
+    same = known is not None and known.present and known.source == source
+    if same or _is_ours(world, source):
         return Step(world)
-    problem = admit.refuse_unprobed(source, world.settings.filters, world.settings.paths.store)
-    phase = CandidatePhase.IGNORED if problem else CandidatePhase.NEW
-    candidate = Candidate(source=source, phase=phase, problem=problem)
     step = lose(world, source.id.path)
-    return Step(_put(step.world, candidate), step.effects)
+    known = step.world.candidates.get(source.id)
+    if known is not None and known.phase in IN_HELPER:
+        return Step(_put(step.world, replace(known, source=source, present=True)), step.effects)
+    return Step(_admit(step.world, source), step.effects)
 
 
 def lose(world: World, path: str) -> Step:
     """Whatever medium was at this path is gone: helpers are killed, verdicts are kept."""
     gone = [c for c in world.candidates.values() if c.source.id.path == path and c.present]
-    effects = tuple(CancelHelper(c.source.id) for c in gone if c.phase in IN_HELPER)
+    working = [c for c in gone if c.phase in IN_HELPER]
+    effects = tuple(CancelHelper(c.source.id) for c in working if not c.called_off)
     for candidate in gone:
-        world = _put(world, replace(candidate, present=False))
+        world = _put(world, replace(candidate, present=False, called_off=candidate in working))
     return Step(_forget(world), effects)
 
 
@@ -80,6 +80,8 @@ def take_listing(world: World, provider: str, sources: tuple[Source, ...]) -> St
 def take_superblock(world: World, source: SourceId, superblock: Superblock) -> Step:
     """Probing ended well: the filters decide."""
     candidate = _in_phase(world, source, CandidatePhase.PROBING)
+    if _is_back(candidate):
+        return Step(_admit(world, candidate.source))
     problem = admit.refuse_probed(candidate.source, superblock, world.settings.filters)
     phase = CandidatePhase.IGNORED if problem else CandidatePhase.QUEUED
     return Step(
@@ -98,6 +100,8 @@ def take_progress(world: World, source: SourceId, done: int, total: int) -> Step
 def accept(world: World, source: SourceId, image: StoredImage) -> Step:
     """The helper vouches for the image."""
     candidate = _in_phase(world, source, CandidatePhase.VERIFYING)
+    if _is_back(candidate):
+        return Step(_admit(world, candidate.source))
     verified = replace(candidate, phase=CandidatePhase.VERIFIED, problem=None, digest=image.digest)
     return Step(_put(world, verified))
 
@@ -107,6 +111,8 @@ def refuse(world: World, source: SourceId, problem: Problem, moment: Moment) -> 
     candidate = world.candidates.get(source)
     if candidate is None or candidate.phase not in IN_HELPER:
         raise IllegalTransitionError(f"a refusal for {source}, for which no helper works")
+    if _is_back(candidate):
+        return Step(_admit(world, candidate.source))
     if not candidate.present:
         problem = _gone(source)
     refused = replace(candidate, tries=candidate.tries + 1, problem=problem)
@@ -126,9 +132,9 @@ def retry(world: World, source: SourceId) -> Step:
 
 def start_helpers(world: World) -> Step:
     """Give free helpers their next source; verification goes before new probes."""
-    if world.stopping:
-        return Step(world)
     step = Step(world)
+    if world.stopping or not world.settings.enabled:
+        return step
     for phase in (CandidatePhase.QUEUED, CandidatePhase.NEW):
         for candidate in [c for c in world.candidates.values() if c.phase is phase]:
             if _busy(step.world) < world.settings.limits.parallel_helpers or not candidate.present:
@@ -151,6 +157,18 @@ def is_undecided(world: World) -> bool:
     return bool(world.awaited) or any(
         c.present and c.phase in UNDECIDED for c in world.candidates.values()
     )
+
+
+def _admit(world: World, source: Source) -> World:
+    """Begin anew with a source: nothing of it has been read."""
+    problem = admit.refuse_unprobed(source, world.settings.filters, world.settings.paths.store)
+    phase = CandidatePhase.IGNORED if problem else CandidatePhase.NEW
+    return _put(world, Candidate(source=source, phase=phase, problem=problem))
+
+
+def _is_back(candidate: Candidate) -> bool:
+    """Whether the medium was taken away and is there again since its helper began."""
+    return candidate.called_off and candidate.present
 
 
 def _start_helper(world: World, candidate: Candidate) -> Step:

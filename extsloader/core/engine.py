@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from extsloader.core import candidates, changes, fleet, images, services
-from extsloader.core.step import Step
+from extsloader.core.step import Step, leave
 from extsloader.model import events as ev
 from extsloader.model.effects import CancelTimer, Finish, ListSources, Record
 from extsloader.model.events import Event, TimerId, TimerKind
@@ -102,7 +102,7 @@ def _begin_stop(world: World) -> Step:
 
 def _take_surprise(world: World, effect: str, reason: str) -> Step:
     problem = Problem(Code.STATE, f"cannot {effect}: {reason}", "this is a bug: please report it")
-    return Step(replace(world, leftovers=(*world.leftovers, problem)))
+    return Step(leave(world, problem))
 
 
 def _finish(world: World) -> Step:

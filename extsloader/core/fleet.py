@@ -24,8 +24,9 @@ def plan(world: World, image: StoredImage, mounted: ImageMounted, moment: Moment
     """Plan every service of a mounted image, in start order; a bad bundle parks its service."""
     found = {service.name: service for service in image.manifest.services}
     users = graph.needed_by(found.values())
+    ready = _plan_containers(world, found, mounted)
     planned = {
-        name: _plan_one(world, found[name], users[name], mounted, moment)
+        name: _begin(found[name], ready[name], users[name], moment)
         for wave in graph.start_order(found.values())
         for name in wave
     }
@@ -37,9 +38,7 @@ def settle(world: World, moment: Moment) -> Step:
     if not world.services:
         return Step(world)
     wishes = find_wishes(world)
-    step = Step(world)
-    for name in world.services:
-        step = step.then(_move_up, name, wishes, moment)
+    step = _move_up(world, wishes, moment)
     for name in reversed(tuple(world.services)):
         step = step.then(_move_down, name, wishes, moment)
     return step
@@ -69,14 +68,17 @@ def waits_for(world: World, state: ServiceState, wishes: Wishes) -> tuple[Servic
     return tuple(dict.fromkeys((*required, *ordered)))
 
 
-def _move_up(world: World, name: ServiceName, wishes: Wishes, moment: Moment) -> Step:
-    state = world.services[name]
-    order = order_for(state.phase, wanted=wishes[name])
-    if order is Order.CREATE and _has_slot(world):
-        return services.create(world, state, moment)
-    if order is Order.START and not waits_for(world, state, wishes):
-        return services.start(world, state, moment)
-    return Step(world)
+def _move_up(world: World, wishes: Wishes, moment: Moment) -> Step:
+    step = Step(world)
+    free = world.settings.limits.parallel_creates - _count_creating(world)
+    for name, state in world.services.items():
+        order = order_for(state.phase, wanted=wishes[name])
+        if order is Order.CREATE and free > 0:
+            free -= 1
+            step = step.then(services.create, state, moment)
+        elif order is Order.START and not waits_for(world, state, wishes):
+            step = step.then(services.start, state, moment)
+    return step
 
 
 def _move_down(world: World, name: ServiceName, wishes: Wishes, moment: Moment) -> Step:
@@ -90,9 +92,8 @@ def _move_down(world: World, name: ServiceName, wishes: Wishes, moment: Moment) 
     return Step(world)
 
 
-def _has_slot(world: World) -> bool:
-    creating = sum(s.phase is ServicePhase.CREATING for s in world.services.values())
-    return creating < world.settings.limits.parallel_creates
+def _count_creating(world: World) -> int:
+    return sum(s.phase is ServicePhase.CREATING for s in world.services.values())
 
 
 def _has_users(world: World, state: ServiceState, wishes: Wishes) -> bool:
@@ -100,38 +101,34 @@ def _has_users(world: World, state: ServiceState, wishes: Wishes) -> bool:
     return any(not wishes[name] and world.services[name].phase in LEAVING for name in state.users)
 
 
-def _plan_one(
-    world: World,
-    service: Service,
+def _begin(
+    spec: Service,
+    result: ContainerPlan | Problem,
     users: tuple[ServiceName, ...],
-    mounted: ImageMounted,
     moment: Moment,
 ) -> ServiceState:
-    result = _find_problem(mounted, service.name) or _plan_container(world, service, mounted)
+    state = ServiceState(spec=spec, plan=None, users=users, since=moment.wall)
     if isinstance(result, ContainerPlan):
-        return ServiceState(spec=service, plan=result, users=users, since=moment.wall)
-    return ServiceState(
-        spec=service,
-        plan=None,
-        users=users,
-        phase=ServicePhase.PARKED,
-        problem=result,
-        since=moment.wall,
-    )
+        return replace(state, plan=result)
+    return replace(state, phase=ServicePhase.PARKED, problem=result)
 
 
-def _plan_container(
-    world: World, service: Service, mounted: ImageMounted
-) -> ContainerPlan | Problem:
-    bundle = next((b for b in mounted.bundles if b.service == service.name), None)
-    if bundle is None:
-        return Problem(
-            Code.BUNDLE, f"cannot plan {service.name}: its bundle {service.bundle} was not read"
+def _plan_containers(
+    world: World, found: Mapping[ServiceName, Service], mounted: ImageMounted
+) -> dict[ServiceName, ContainerPlan | Problem]:
+    """A plan for each service, or why there is none."""
+    results: dict[ServiceName, ContainerPlan | Problem] = {
+        name: Problem(Code.BUNDLE, f"cannot plan {name}: its bundle {spec.bundle} was not read")
+        for name, spec in found.items()
+    }
+    results.update(mounted.problems)
+    for bundle in mounted.bundles:
+        results[bundle.service] = oci.plan_container(
+            bundle,
+            found[bundle.service],
+            mounted.mountpoint,
+            mounted.digest,
+            world.settings,
+            world.machine,
         )
-    return oci.plan_container(
-        bundle, service, mounted.mountpoint, mounted.digest, world.settings, world.machine
-    )
-
-
-def _find_problem(mounted: ImageMounted, name: ServiceName) -> Problem | None:
-    return next((problem for service, problem in mounted.problems if service == name), None)
+    return results

@@ -15,7 +15,7 @@ in flight for an image, so an unmount can never overtake a mount.
 from dataclasses import replace
 
 from extsloader.core import candidates
-from extsloader.core.step import Step, put
+from extsloader.core.step import Step, leave, put
 from extsloader.model.effects import (
     CancelTimer,
     DropImage,
@@ -59,8 +59,7 @@ def take_unmounted(world: World, digest: Digest, problem: Problem | None) -> Ste
     """The image is out of the mount table, or stays there for a reason."""
     image = _in_phase(world, digest, ImagePhase.UNMOUNTING)
     stored = replace(image, phase=ImagePhase.STORED, mountpoint="", problem=problem)
-    leftovers = world.leftovers + ((problem,) if problem else ())
-    return Step(replace(_put(world, stored), leftovers=leftovers, services={}))
+    return Step(replace(leave(_put(world, stored), problem), services={}))
 
 
 def choose(world: World) -> Step:

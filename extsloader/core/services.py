@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from extsloader.core import backoff
-from extsloader.core.step import Step, put
-from extsloader.core.supervision import Fact, next_phase
+from extsloader.core.step import Step, leave, put
+from extsloader.core.supervision import LEADS_TO, Fact, Order, next_phase
 from extsloader.model.effects import (
     CancelTimer,
     CheckReady,
@@ -49,6 +49,14 @@ Report = (
 CHECK_FIRST = 0.02  # seconds between the first readiness checks, doubling
 CHECK_LAST = 1.0
 KILL_GRACE = 10.0  # seconds that SIGKILL may take: a process in a stuck system call takes longer
+
+TIMERS = (
+    TimerKind.BACK_OFF,
+    TimerKind.CHECK,
+    TimerKind.DELAY,
+    TimerKind.READINESS,
+    TimerKind.GRACE,
+)
 
 
 def take(world: World, report: Report, moment: Moment) -> Step:
@@ -102,9 +110,9 @@ def create(world: World, state: ServiceState, moment: Moment) -> Step:
     if state.plan is None:
         raise IllegalTransitionError(f"{state.spec.name} has no plan and cannot be created")
     fresh = replace(
-        _enter(state, ServicePhase.CREATING, moment),
+        _enter(state, LEADS_TO[Order.CREATE], moment),
         run=state.run + 1,
-        started_at=None,
+        ready_at=None,
         notified=False,
         ended=None,
         checks=0,
@@ -115,14 +123,14 @@ def create(world: World, state: ServiceState, moment: Moment) -> Step:
 
 def start(world: World, state: ServiceState, moment: Moment) -> Step:
     """Let its first instruction run: what it needs is there."""
-    starting = _enter(state, ServicePhase.STARTING, moment)
+    starting = _enter(state, LEADS_TO[Order.START], moment)
     return Step(store(world, starting), (StartService(state.spec.name, state.run),))
 
 
 def stop(world: World, state: ServiceState, moment: Moment) -> Step:
     """Ask it politely; the grace timer asks less politely."""
     policy = state.spec.stop
-    stopping = _enter(state, ServicePhase.STOPPING, moment)
+    stopping = _enter(state, LEADS_TO[Order.STOP], moment)
     return Step(
         store(world, stopping),
         (
@@ -138,7 +146,7 @@ def remove(world: World, state: ServiceState, moment: Moment) -> Step:
     cleared = replace(state, failures=0, after_removal=ServicePhase.IDLE)
     if cleared.plan is None:  # its bundle was unusable: nothing was ever made
         return Step(store(world, _enter(cleared, ServicePhase.IDLE, moment)))
-    return _remove(world, _enter(cleared, ServicePhase.REMOVING, moment))
+    return _remove(world, _enter(cleared, LEADS_TO[Order.REMOVE], moment))
 
 
 def move(state: ServiceState, fact: Fact, moment: Moment) -> ServiceState:
@@ -156,19 +164,16 @@ def _created(world: World, state: ServiceState, report: ServiceCreated, moment: 
     created = replace(move(state, fact, moment), pid=report.pid, granted=report.reduced)
     if not report.running:
         return Step(store(world, created))
-    # READY=1 was sent to the agent's earlier life and is not sent again.
-    notified = state.spec.readiness.kind is ProbeKind.NOTIFY
-    return _started(world, replace(created, notified=notified), moment)
+    return _started(world, replace(created, notified=report.ready), moment)
 
 
 def _started(world: World, state: ServiceState, moment: Moment) -> Step:
-    started = replace(state, started_at=moment.now, checks=0)
     if state.ended is not None:
-        return _exited(world, started, state.ended, moment)
+        return _exited(world, state, state.ended, moment)
     readiness = state.spec.readiness
     if state.notified or (readiness.kind is ProbeKind.DELAY and readiness.seconds == 0):
-        return _become_ready(world, started, moment)
-    return Step(store(world, started), _await_ready(started))
+        return _become_ready(world, state, moment)
+    return Step(store(world, state), _await_ready(state))
 
 
 def _await_ready(state: ServiceState) -> tuple[Effect, ...]:
@@ -202,7 +207,13 @@ def _checked(world: World, state: ServiceState, report: ServiceChecked, moment: 
 
 
 def _become_ready(world: World, state: ServiceState, moment: Moment) -> Step:
-    ready = replace(move(state, Fact.READY, moment), ready_once=True, problem=None, detail="")
+    ready = replace(
+        move(state, Fact.READY, moment),
+        ready_once=True,
+        ready_at=moment.now,
+        problem=None,
+        detail="",
+    )
     timers = _cancel(state, TimerKind.CHECK, TimerKind.DELAY, TimerKind.READINESS)
     return Step(store(world, ready), timers)
 
@@ -215,8 +226,8 @@ def _give_up_waiting(world: World, state: ServiceState, moment: Moment) -> Step:
         f"cannot call {state.spec.name} ready: {detail} within {readiness.timeout:g} s",
         "look at the service's log, or raise readiness.timeout in its manifest",
     )
-    failed = _fail(replace(state, problem=problem), moment)
-    return stop(world, failed, moment)
+    late = replace(move(state, Fact.LATE, moment), problem=problem)
+    return stop(world, _fail(late, moment), moment)
 
 
 def _exited(world: World, state: ServiceState, cause: Cause, moment: Moment) -> Step:
@@ -246,7 +257,7 @@ def _judge(state: ServiceState, moment: Moment) -> ServiceState:
 def _fail(state: ServiceState, moment: Moment) -> ServiceState:
     """Count a failure: back off, or give up at the limit."""
     restart = state.spec.restart
-    ran = 0.0 if state.started_at is None else moment.now - state.started_at
+    ran = 0.0 if state.ready_at is None else moment.now - state.ready_at
     failures = 1 if ran >= restart.reset_after else state.failures + 1
     if restart.limit and failures > restart.limit:
         parked = replace(state, after_removal=ServicePhase.PARKED, failures=failures)
@@ -271,16 +282,14 @@ def _remove(world: World, state: ServiceState) -> Step:
         raise IllegalTransitionError(f"{state.spec.name} has no plan and cannot exist")
     gone = replace(state, pid=None)
     order = RemoveService(state.plan, state.run, unmount=state.after_removal is ServicePhase.IDLE)
-    timers = _cancel(state, TimerKind.CHECK, TimerKind.DELAY, TimerKind.READINESS, TimerKind.GRACE)
-    return Step(store(world, gone), (*timers, order))
+    return Step(store(world, gone), (*_cancel(state, *TIMERS), order))
 
 
 def _removed(world: World, state: ServiceState, problem: Problem | None, moment: Moment) -> Step:
     if state.phase is not ServicePhase.REMOVING:
         raise IllegalTransitionError(f"{state.spec.name} is {state.phase} and cannot be removed")
-    leftovers = world.leftovers + ((problem,) if problem else ())
     removed = _enter(state, state.after_removal, moment)
-    left = replace(store(world, removed), leftovers=leftovers)
+    left = leave(store(world, removed), problem)
     if removed.phase is not ServicePhase.BACKING_OFF:
         return Step(left)
     pause = max(0.0, state.retry_at - moment.now)

@@ -1,10 +1,11 @@
 """A world and the orders that led to it, so that decisions can be chained."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Concatenate, ParamSpec, TypeVar
 
 from extsloader.model.effects import Effect
+from extsloader.model.reasons import Problem
 from extsloader.model.world import World
 
 Key = TypeVar("Key")
@@ -33,3 +34,10 @@ class Step:
 def put(mapping: Mapping[Key, Value], key: Key, value: Value) -> dict[Key, Value]:
     """The mapping with one entry replaced or added."""
     return {**mapping, key: value}
+
+
+def leave(world: World, problem: Problem | None) -> World:
+    """Remember what could not be undone; each problem once, as a life is long."""
+    if problem is None or problem in world.leftovers:
+        return world
+    return replace(world, leftovers=(*world.leftovers, problem))

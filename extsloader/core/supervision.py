@@ -59,7 +59,7 @@ FACTS: dict[tuple[P, Fact], P] = {
     (P.STOPPING, Fact.OVERSTAYED): P.KILLING,
     (P.KILLING, Fact.EXITED): P.REMOVING,
     (P.KILLING, Fact.OVERSTAYED): P.REMOVING,  # not even SIGKILL: removal reports what is left
-    (P.BACKING_OFF, Fact.DUE): P.IDLE,
+    (P.BACKING_OFF, Fact.DUE): P.DUE,
 }
 """REMOVED is missing: it leads to the phase that was decided when the end was reported."""
 
@@ -84,11 +84,21 @@ ORDERS: dict[tuple[P, bool], Order | None] = {
     (P.REMOVING, False): None,
     (P.BACKING_OFF, True): None,
     (P.BACKING_OFF, False): Order.REMOVE,
+    (P.DUE, True): Order.CREATE,
+    (P.DUE, False): Order.REMOVE,  # its mounts are still there: it is not idle
     (P.PARKED, True): None,
     (P.PARKED, False): Order.REMOVE,
     (P.FINISHED, True): None,
     (P.FINISHED, False): Order.REMOVE,
 }
+
+LEADS_TO: dict[Order, P] = {
+    Order.CREATE: P.CREATING,
+    Order.START: P.STARTING,
+    Order.STOP: P.STOPPING,
+    Order.REMOVE: P.REMOVING,
+}
+"""Where an order leads at once, before anything is reported."""
 
 UP = frozenset({P.STARTING, P.STARTED, P.READY, P.STOPPING, P.KILLING})
 """Its processes may run."""

@@ -66,8 +66,6 @@ def _judge_services(world: World) -> tuple[AgentState, str]:
     hurt = [s for s in states if s.phase in HURT or (s.ready_once and s.phase not in DONE)]
     if hurt:
         return AgentState.DEGRADED, _describe(hurt)
-    if _deprived(world):
-        return AgentState.DEGRADED, f"{', '.join(_deprived(world))} cannot start"
     waiting = [s for s in states if s.phase not in DONE]
     if waiting:
         done = len(world.services) - len(waiting)
@@ -88,12 +86,6 @@ def _judge_search(world: World) -> tuple[AgentState, str]:
         last = refused[-1]
         return AgentState.SEARCHING, f"refused {last.source.id}: {last.problem}"
     return AgentState.SEARCHING, "no image found yet"
-
-
-def _deprived(world: World) -> list[ServiceName]:
-    """Services that are not wanted because something that they require gave up."""
-    wishes = fleet.find_wishes(world)
-    return [name for name, wanted in wishes.items() if not wanted]
 
 
 def _describe(states: list[ServiceState]) -> str:

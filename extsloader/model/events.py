@@ -155,12 +155,16 @@ class ImageUnmounted:
 
 @dataclass(frozen=True, slots=True)
 class ServiceCreated:
-    """The container exists and waits for its start, or runs already (`running`): adopted."""
+    """The container exists and waits for its start, or runs already (`running`): adopted.
+
+    `ready`: it has sent READY=1 to an earlier agent, and will not send it again.
+    """
 
     service: ServiceName
     run: int
     pid: int
     running: bool = False
+    ready: bool = False
     reduced: tuple[str, ...] = ()  # limits that the kernel could not honour
 
 

@@ -83,7 +83,7 @@ class Restart:
     cap: float = 300.0
     jitter: float = 1.0  # share of the delay that is drawn by lot: 1 is full jitter
     limit: int = 10  # failures in a row before it is parked; 0 is no limit
-    reset_after: float = 60.0  # a run of this length starts the count anew
+    reset_after: float = 60.0  # a run that was ready for so long starts the count anew
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ class Bundle:
 class MountKind(StrEnum):
     """How a step is done and what undoes it."""
 
-    MKDIR = "mkdir"  # undone only if the step made it and it is empty
+    MKDIR = "mkdir"  # undone if it is empty and below our run directory
     MOUNT = "mount"
     BIND = "bind"
 

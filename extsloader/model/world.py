@@ -34,6 +34,7 @@ class Candidate:
     source: Source
     phase: CandidatePhase = CandidatePhase.NEW
     present: bool = True
+    called_off: bool = False  # its helper was: what that reports is about an earlier visit
     superblock: Superblock | None = None
     problem: Problem | None = None
     digest: Digest | None = None
@@ -77,6 +78,7 @@ class ServicePhase(StrEnum):
     KILLING = "killing"
     REMOVING = "removing"
     BACKING_OFF = "backing-off"
+    DUE = "due"  # the back-off is over; its mounts are there, its next run may begin
     PARKED = "parked"  # gave up; only a new wish starts it again
     FINISHED = "finished"  # did what it had to do and is not to be restarted
 
@@ -92,7 +94,7 @@ class ServiceState:
     run: int = 0  # counts creations; facts about an earlier run are stale
     pid: int | None = None
     since: float = 0.0  # wall clock at the last change of phase
-    started_at: float | None = None  # boot time of the current run's start
+    ready_at: float | None = None  # boot time at which the current run became ready
     ready_once: bool = False
     notified: bool = False  # READY=1 came before the start was confirmed
     ended: Cause | None = None  # it ended while an order was still in flight

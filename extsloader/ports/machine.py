@@ -65,7 +65,7 @@ class MountPort(Protocol):
         """Undo the steps in reverse order, going on after a failure. Raises MachineError."""
 
     def sweep(self, keep: Digest) -> None:
-        """Undo what an earlier agent mounted for other images. Raises MachineError."""
+        """Undo what an earlier agent mounted for other images, "" for all. Raises MachineError."""
 
     def read_bundle(self, mountpoint: str, service: Service) -> Bundle:
         """Read a bundle's two files without following links. Raises MachineError(E_BUNDLE)."""
@@ -100,12 +100,16 @@ class RuntimePort(Protocol):
     """Containers, created and started apart so that creation can run ahead of dependencies."""
 
     def start_watching(self, on_exit: Callable[[ServiceName, int, Cause], None]) -> None:
-        """Report each end of a service once, with the pid that `create` gave."""
+        """Report each end of a service once, with the pid that `create` gave.
+
+        Also the end of one that was killed before its start, but of none that was deleted.
+        """
 
     async def create(self, plan: ContainerPlan) -> tuple[int, bool]:
         """Create the container; returns its pid and whether it runs already (adopted).
 
-        A container of this id that has ended is replaced. Raises MachineError.
+        Only a running one of the same image is adopted; any other is replaced.
+        Raises MachineError.
         """
 
     async def start(self, service: ServiceName) -> None:
@@ -127,8 +131,19 @@ class RuntimePort(Protocol):
 class ReadinessPort(Protocol):
     """Single readiness checks; repeating them is the core's decision."""
 
-    def listen(self, service: ServiceName, directory: str, on_ready: Callable[[], None]) -> None:
-        """Open `<directory>/notify` and report READY=1 from now on (sd_notify(3))."""
+    def listen(
+        self,
+        service: ServiceName,
+        directory: str,
+        on_ready: Callable[[], None],
+        *,
+        again: bool = False,
+    ) -> bool:
+        """Open `<directory>/notify` and report the first READY=1 (sd_notify(3)).
+
+        `again`: for a run that an earlier agent listened to; returns whether that one heard it.
+        Raises MachineError.
+        """
 
     async def check(self, plan: ContainerPlan, readiness: Readiness, pid: int) -> tuple[bool, str]:
         """One check with a short deadline of its own: ready or not, and why not."""

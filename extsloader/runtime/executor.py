@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from structlog.typing import FilteringBoundLogger
 
@@ -9,7 +10,7 @@ from extsloader.model import effects as fx
 from extsloader.model import events as ev
 from extsloader.model.effects import Effect
 from extsloader.model.errors import ImageRefusedError, MachineError
-from extsloader.model.ids import SourceId
+from extsloader.model.ids import Digest, SourceId
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.status import Change
 from extsloader.ports.machine import Emit, Ports
@@ -61,6 +62,10 @@ class Executor:
         self._threads.close()
         self._images.close()
 
+    async def clear(self, keep: Digest | None = None) -> tuple[Problem, ...]:
+        """Take away what an earlier agent left of other images; returns what stays."""
+        return await self._services.clear(keep or Digest(""))
+
     def execute(self, effect: Effect) -> None:
         """Carry out one order; never blocks."""
         match effect:
@@ -81,20 +86,27 @@ class Executor:
         task = self._tasks.spawn(type(effect).__name__, self._carry_out(effect))
         if isinstance(effect, fx.Probe | fx.Verify):
             self._helpers[effect.source.id] = task
+            task.add_done_callback(partial(self._report_cancelled, effect))
 
     def _cancel(self, source: SourceId) -> None:
-        """It may have ended already, with its report still in the inbox."""
-        task = self._helpers.get(source)
+        """Once: a second time would disturb the end of the helper.
+
+        It may have ended already, with its report still in the inbox.
+        """
+        task = self._helpers.pop(source, None)
         if task is not None:
             task.cancel()
+
+    def _report_cancelled(self, effect: Effect, task: asyncio.Task[None]) -> None:
+        """Not in `_carry_out`: none of it runs if the task is cancelled before its first step."""
+        if task.cancelled():
+            self._emit(answer(effect, CANCELLED))
 
     async def _carry_out(self, effect: Effect) -> None:
         try:
             event = await self._perform(effect)
         except (ImageRefusedError, MachineError) as error:
             event = answer(effect, error.problem)
-        except asyncio.CancelledError:
-            event = answer(effect, CANCELLED)
         except Exception as error:  # noqa: BLE001 - the one place where a surprise becomes an event
             self._log.exception("surprise", effect=type(effect).__name__)
             event = answer(effect, _describe(effect, error))
@@ -112,6 +124,8 @@ class Executor:
             case fx.Verify(source):
                 return await self._images.verify(source, self._emit)
             case fx.MountImage(image):
+                for problem in await self.clear(image.digest):
+                    self._log.warning("left behind", code=problem.code, reason=problem.message)
                 return await self._images.mount(image)
             case fx.UnmountImage(digest):
                 return await self._images.unmount(digest)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from extsloader.model import events as ev
 from extsloader.model.errors import MachineError
 from extsloader.model.events import Cause
-from extsloader.model.ids import ServiceName
+from extsloader.model.ids import Digest, ServiceName
 from extsloader.model.manifest import ProbeKind, Readiness
 from extsloader.model.plan import ContainerPlan
 from extsloader.model.reasons import Problem
@@ -43,10 +43,12 @@ class ServiceWork:
         """Mounts, cgroup, container. Raises MachineError; the removal that follows undoes it."""
         await self._threads.run(self._mounts.apply, plan.mounts)
         reduced = self._cgroups.create(plan.service, plan.resources)
-        self._listen(plan, run)
-        pid, runs_already = await self._runtime.create(plan)
+        pid, adopted = await self._runtime.create(plan)
         self._running[plan.service] = Running(plan, run, pid)
-        return ev.ServiceCreated(plan.service, run, pid, running=runs_already, reduced=reduced)
+        ready = self._listen(plan, run, again=adopted)
+        return ev.ServiceCreated(
+            plan.service, run, pid, running=adopted, ready=ready, reduced=reduced
+        )
 
     async def start(self, service: ServiceName, run: int) -> ev.ServiceStarted:
         """Let its first instruction run. Raises MachineError."""
@@ -82,6 +84,18 @@ class ServiceWork:
         first = next((problem for problem in problems if problem), None)
         return ev.ServiceRemoved(plan.service, run, first)
 
+    async def clear(self, keep: Digest) -> tuple[Problem, ...]:
+        """Take away what an earlier agent left of other images; returns what stays.
+
+        It was killed, and would have been asked to stop before another image gets its turn.
+        """
+        problems: list[Problem | None] = []
+        for service in self._runtime.leftovers(keep):
+            problems.append(await _attempt(self._runtime.delete(service)))
+            problems.append(await _attempt(self._threads.run(self._empty_cgroup, service)))
+        problems.append(await _attempt(self._threads.run(self._mounts.sweep, keep)))
+        return tuple(problem for problem in problems if problem)
+
     def close(self) -> None:
         """Stop watching; services run on."""
         self._runtime.close()
@@ -90,9 +104,12 @@ class ServiceWork:
         self._cgroups.kill(service)
         self._cgroups.remove(service)
 
-    def _listen(self, plan: ContainerPlan, run: int) -> None:
-        if plan.readiness.kind is ProbeKind.NOTIFY:
-            self._readiness.listen(plan.service, plan.notify_dir, self._notifier(plan, run))
+    def _listen(self, plan: ContainerPlan, run: int, *, again: bool) -> bool:
+        """Before its start, so that no READY=1 is missed; whether an earlier agent heard one."""
+        if plan.readiness.kind is not ProbeKind.NOTIFY:
+            return False
+        report = self._notifier(plan, run)
+        return self._readiness.listen(plan.service, plan.notify_dir, report, again=again)
 
     def _notifier(self, plan: ContainerPlan, run: int) -> Callable[[], None]:
         def report() -> None:

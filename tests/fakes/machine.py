@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from signal import SIGKILL, Signals
 from typing import TypeVar
 
 from extsloader.model.errors import ImageRefusedError, MachineError
@@ -15,9 +16,9 @@ from extsloader.model.events import (
     SourceGone,
     SourceSeen,
 )
-from extsloader.model.ids import Digest, ServiceName, SourceId
-from extsloader.model.manifest import Readiness, Resources, Service, StoredImage
-from extsloader.model.plan import Bundle, ContainerPlan, MountStep
+from extsloader.model.ids import Digest, ServiceName, SourceId, short
+from extsloader.model.manifest import ProbeKind, Readiness, Resources, Service, StoredImage
+from extsloader.model.plan import Bundle, ContainerPlan, MountKind, MountStep
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.source import Source, Superblock
 from extsloader.model.status import Usage
@@ -54,9 +55,10 @@ class Behaviour:
 
     create_fails: Problem | None = None
     start_fails: Problem | None = None
+    delete_fails: Problem | None = None
     exits: Cause | None = None  # at once after its start
     ready: bool = True  # what a check says
-    deaf: bool = False  # ignores SIGTERM
+    deaf: bool = False  # ignores every signal but SIGKILL
     unreadable: bool = False
 
 
@@ -66,18 +68,25 @@ class FakeMachine:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.media: dict[SourceId, Medium] = {}
+        self.gone: set[SourceId] = set()  # media that were there once
+        self.helpers = 0  # at work now
+        self.stored: set[Digest] = set()
         self.behaviours: dict[str, Behaviour] = {}
         self.mounted: dict[Digest, str] = {}
-        self.applied: dict[str, tuple[MountStep, ...]] = {}
+        self.applied: list[MountStep] = []
+        self.unmountable: set[str] = set()  # targets of steps that fail
+        self.busy: set[str] = set()  # targets that cannot be unmounted
         self.groups: set[str] = set()
         self.containers: dict[str, int] = {}
         self.origins: dict[str, Digest] = {}  # the image that a container was made from
         self.running: set[str] = set()
+        self.ended: set[str] = set()  # containers whose end was reported
         self.mount_fails: Problem | None = None
         self.pid = 1000
         self.emit: Emit = lambda _event: None
         self.on_exit: Callable[[ServiceName, int, Cause], None] = lambda *_: None
         self.notifiers: dict[str, Callable[[], None]] = {}
+        self.heard: set[str] = set()  # whose READY=1 an agent has heard
 
     def ports(self) -> Ports:
         sources = FakeSources(self)
@@ -98,22 +107,43 @@ class FakeMachine:
         return self.behaviours.setdefault(service, Behaviour())
 
     def plug(self, medium: Medium) -> None:
-        """A medium is there; one that was in its place is still known to its helper."""
+        """A medium is there, and one that was in its place is not."""
+        self._take_away(medium.source.id.path)
+        self.gone.discard(medium.source.id)
         self.media[medium.source.id] = medium
         self.emit(SourceSeen(medium.source))
 
     def pull(self, path: str) -> None:
-        self.media = {id_: m for id_, m in self.media.items() if id_.path != path}
+        self._take_away(path)
         self.emit(SourceGone(path))
+
+    def _take_away(self, path: str) -> None:
+        self.gone.update(id_ for id_ in self.media if id_.path == path)
 
     def lose_events(self) -> None:
         self.emit(EventsLost("udev"))
 
     def end(self, service: str, cause: Cause) -> None:
-        """The main process of the service ends."""
-        if service in self.running:
+        """The main process of the service ends, started or not."""
+        if self.is_alive(service):
             self.running.discard(service)
+            self.ended.add(service)
             self.on_exit(ServiceName(service), self.containers[service], cause)
+
+    def is_alive(self, service: str) -> bool:
+        return service in self.containers and service not in self.ended
+
+    def forget(self, service: str) -> None:
+        """Its container is deleted, and its end is nobody's business."""
+        self.running.discard(service)
+        self.ended.discard(service)
+        self.containers.pop(service, None)
+
+    def notify(self, service: str) -> None:
+        """The service says READY=1; only the first time is passed on."""
+        if on_ready := self.notifiers.pop(service, None):
+            self.heard.add(service)
+            on_ready()
 
     def is_clean(self) -> bool:
         left = (self.mounted, self.applied, self.groups, self.containers, self.running)
@@ -131,7 +161,8 @@ class FakeSources:
 
     def list_sources(self) -> tuple[Source, ...]:
         self._machine.log("list")
-        return tuple(medium.source for medium in self._machine.media.values())
+        media, gone = self._machine.media, self._machine.gone
+        return tuple(medium.source for id_, medium in media.items() if id_ not in gone)
 
     def close(self) -> None:
         self._machine.emit = lambda _event: None
@@ -143,16 +174,29 @@ class FakeVerifier:
 
     async def probe(self, source: Source) -> Superblock:
         self._machine.log("probe", source.id)
+        self._refuse_gone(source)
         return _give(self._machine.media[source.id].superblock)
 
     async def verify(
         self, source: Source, progress: Callable[[int, int], None]
     ) -> tuple[StoredImage, int]:
         self._machine.log("verify", source.id)
+        self._refuse_gone(source)
         medium = self._machine.media[source.id]
-        progress(0, source.size)
-        await medium.held.wait()
-        return _give(medium.verdict), os.open(os.devnull, os.O_RDONLY)
+        self._machine.helpers += 1
+        try:
+            progress(0, source.size)
+            await medium.held.wait()
+        finally:
+            self._machine.helpers -= 1
+        self._refuse_gone(source)
+        image = _give(medium.verdict)
+        self._machine.stored.add(image.digest)
+        return image, os.open(os.devnull, os.O_RDONLY)
+
+    def _refuse_gone(self, source: Source) -> None:
+        if source.id in self._machine.gone:
+            raise ImageRefusedError(Code.GONE, f"cannot read {source.id}: it is not there")
 
 
 class FakeMounts:
@@ -164,27 +208,45 @@ class FakeMounts:
         self._machine.log("mount", image.manifest.version)
         if self._machine.mount_fails is not None:
             raise _machine_error(self._machine.mount_fails)
-        self._machine.mounted[image.digest] = "/mnt"
-        return "/mnt"
+        return self._machine.mounted.setdefault(image.digest, f"/mnt/{image.digest}")
 
     def unmount_image(self, digest: Digest) -> None:
         self._machine.log("unmount")
-        assert not self._machine.applied, "an image was unmounted under its services"
         self._machine.mounted.pop(digest, None)
+        if any(short(digest) in step.target for step in self._machine.applied):
+            raise MachineError(Code.MOUNT, "release the image", "mounts of its services hold it")
 
     def sweep(self, keep: Digest) -> None:
         self._machine.log("sweep")
         self._machine.mounted = {d: m for d, m in self._machine.mounted.items() if d == keep}
+        kept = [s for s in self._machine.applied if keep and short(keep) in s.target]
+        self._machine.applied = kept
 
     def apply(self, steps: tuple[MountStep, ...]) -> None:
-        self._machine.applied[_key(steps)] = steps
+        before = list(self._machine.applied)
+        for step in steps:
+            if step.target in self._machine.unmountable:
+                self._machine.applied = before
+                raise MachineError(Code.MOUNT, f"mount on {step.target}", "no such device")
+            if step not in self._machine.applied:
+                self._machine.applied.append(step)
 
     def undo(self, steps: tuple[MountStep, ...]) -> None:
-        self._machine.applied.pop(_key(steps), None)
+        for step in reversed(steps):
+            if step in self._machine.applied and not self._is_in_use(step):
+                self._machine.applied.remove(step)
+        left = {step.target for step in steps if step in self._machine.applied}
+        if busy := left & self._machine.busy:
+            raise MachineError(Code.MOUNT, f"unmount {', '.join(sorted(busy))}", "in use")
+
+    def _is_in_use(self, step: MountStep) -> bool:
+        """A busy mount stays, and so does a directory that others still need."""
+        below = any(s.target.startswith(f"{step.target}/") for s in self._machine.applied)
+        return step.target in self._machine.busy or (step.kind is MountKind.MKDIR and below)
 
     def read_bundle(self, mountpoint: str, service: Service) -> Bundle:
-        assert mountpoint == "/mnt"
-        if self._machine.behave(service.name).unreadable:
+        mounted = mountpoint in self._machine.mounted.values()
+        if not mounted or self._machine.behave(service.name).unreadable:
             raise MachineError(Code.BUNDLE, f"read the bundle of {service.name}", "a link")
         return Bundle(service=service.name, config=CONFIG, runtime="")
 
@@ -197,7 +259,8 @@ class FakeCgroups:
         return ()
 
     def close_parent(self) -> None:
-        assert not self._machine.groups
+        if self._machine.groups:
+            raise MachineError(Code.BUSY, "remove the parent group", "it still holds groups")
 
     def create(self, service: ServiceName, resources: Resources) -> tuple[str, ...]:
         assert resources.memory, "defaults must be filled in"
@@ -205,14 +268,18 @@ class FakeCgroups:
         return ()
 
     def usage(self, service: ServiceName) -> Usage:
-        return Usage(memory=MEMORY if service in self._machine.groups else None)
+        if service not in self._machine.groups:
+            return Usage()
+        pids = int(self._machine.is_alive(service))
+        return Usage(memory=MEMORY, cpu_seconds=0.0, pids=pids, oom_kills=0)
 
     def kill(self, service: ServiceName) -> None:
         self._machine.log("kill", service)
         self._machine.end(service, Cause(CauseKind.SIGNAL, 9))
 
     def remove(self, service: ServiceName) -> None:
-        assert service not in self._machine.running, "a group was removed under its processes"
+        if self._machine.is_alive(service):
+            raise MachineError(Code.BUSY, f"remove the group of {service}", "processes are in it")
         self._machine.groups.discard(service)
 
 
@@ -228,9 +295,11 @@ class FakeRuntime:
 
     async def create(self, plan: ContainerPlan) -> tuple[int, bool]:
         self._machine.log("create", plan.service)
-        _fail(self._machine.behave(plan.service).create_fails)
-        if plan.service in self._machine.running:
+        ours = self._machine.origins.get(plan.service) == plan.digest
+        if plan.service in self._machine.running and ours:
             return self._machine.containers[plan.service], True
+        self._machine.forget(plan.service)
+        _fail(self._machine.behave(plan.service).create_fails)
         self._machine.pid += 1
         self._machine.containers[plan.service] = self._machine.pid
         self._machine.origins[plan.service] = plan.digest
@@ -240,14 +309,17 @@ class FakeRuntime:
         self._machine.log("start", service)
         behaviour = self._machine.behave(service)
         _fail(behaviour.start_fails)
+        if not self._machine.is_alive(service) or service in self._machine.running:
+            raise MachineError(Code.RUNTIME, f"start container {service}", "it is not created")
         self._machine.running.add(service)
         if behaviour.exits is not None:
             self._machine.end(service, behaviour.exits)
 
     def signal(self, service: ServiceName, name: str) -> None:
         self._machine.log("signal", service, name)
-        if not self._machine.behave(service).deaf:
-            self._machine.end(service, Cause(CauseKind.SIGNAL, 15))
+        number = Signals[name].value
+        if number == SIGKILL or not self._machine.behave(service).deaf:
+            self._machine.end(service, Cause(CauseKind.SIGNAL, number))
 
     def leftovers(self, keep: Digest) -> tuple[ServiceName, ...]:
         origins = self._machine.origins
@@ -255,8 +327,8 @@ class FakeRuntime:
 
     async def delete(self, service: ServiceName) -> None:
         self._machine.log("delete", service)
-        self._machine.running.discard(service)
-        self._machine.containers.pop(service, None)
+        _fail(self._machine.behave(service).delete_fails)
+        self._machine.forget(service)
 
     def close(self) -> None:
         self._machine.on_exit = lambda *_: None
@@ -266,17 +338,31 @@ class FakeReadiness:
     def __init__(self, machine: FakeMachine) -> None:
         self._machine = machine
 
-    def listen(self, service: ServiceName, directory: str, on_ready: Callable[[], None]) -> None:
+    def listen(
+        self,
+        service: ServiceName,
+        directory: str,
+        on_ready: Callable[[], None],
+        *,
+        again: bool = False,
+    ) -> bool:
         assert directory
         self._machine.notifiers[service] = on_ready
+        if not again:
+            self._machine.heard.discard(service)
+        return service in self._machine.heard
 
     async def check(self, plan: ContainerPlan, readiness: Readiness, pid: int) -> tuple[bool, str]:
-        assert pid == self._machine.containers[plan.service]
+        if pid != self._machine.containers.get(plan.service):
+            return False, "its process is gone"
+        if readiness.kind in (ProbeKind.NOTIFY, ProbeKind.DELAY):
+            return False, f"{readiness.kind} is not found out by a check"
         ready = self._machine.behave(plan.service).ready
         return ready, "" if ready else f"{readiness.kind} says no"
 
     def forget(self, service: ServiceName) -> None:
         self._machine.notifiers.pop(service, None)
+        self._machine.heard.discard(service)
 
 
 class FakeStore:
@@ -285,6 +371,7 @@ class FakeStore:
 
     def drop(self, digest: Digest) -> None:
         self._machine.log("drop", digest)
+        self._machine.stored.discard(digest)
 
 
 def _give(found: Found | Problem) -> Found:
@@ -300,7 +387,3 @@ def _fail(problem: Problem | None) -> None:
 
 def _machine_error(problem: Problem) -> MachineError:
     return MachineError(problem.code, "do it", problem.message, problem.hint)
-
-
-def _key(steps: tuple[MountStep, ...]) -> str:
-    return steps[0].target

@@ -252,6 +252,33 @@ async def test_a_running_service_is_adopted_after_a_restart_of_the_agent() -> No
         assert "start broker" not in machine.calls
 
 
+def survivor(machine: FakeMachine, service: str) -> Service:
+    """A service with readiness by notify that an earlier agent had started."""
+    machine.running.add(service)
+    machine.containers[service] = 77
+    machine.origins[service] = builders.stored(sequence=1).digest
+    return builders.service(service, readiness=Readiness(kind=ProbeKind.NOTIFY, timeout=30))
+
+
+async def test_an_adopted_service_that_had_said_ready_is_ready() -> None:
+    machine = FakeMachine()
+    machine.heard.add("quick")
+    async with running(machine, builders.world()) as agent:
+        machine.plug(stick(survivor(machine, "quick")))
+        await agent.until_state("ready")
+        assert agent.service("quick").pid == 77
+
+
+async def test_an_adopted_service_that_had_not_said_ready_still_has_to() -> None:
+    machine = FakeMachine()
+    async with running(machine, builders.world()) as agent:
+        machine.plug(stick(survivor(machine, "slow")))
+        await agent.until_service("slow", "started")
+        machine.notify("slow")
+        await agent.until_state("ready")
+        assert agent.service("slow").pid == 77
+
+
 async def test_a_device_without_squashfs_is_ignored_and_says_why() -> None:
     machine = FakeMachine()
     medium = stick(builders.service("x"))

@@ -1,9 +1,11 @@
 """The mount port on the real kernel."""
 
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from threading import Lock
 
 from extsloader.adapters.mounts import bundles, images, steps
+from extsloader.adapters.mounts.directories import remove_empty
 from extsloader.adapters.mounts.unmounting import leftovers, raise_all, unmount_all
 from extsloader.model.errors import MachineError
 from extsloader.model.ids import Digest, short
@@ -47,8 +49,10 @@ class Mounts:
 
     def sweep(self, keep: Digest) -> None:
         """Every path of an image's mounts holds its 12 digits. Raises MachineError(E_MOUNT)."""
-        others = [m for m in leftovers(self._run) if short(keep) not in m.target]
+        others = [m for m in leftovers(self._run) if not keep or short(keep) not in m.target]
         unmount_all(tuple(others), self._run)
+        for mount in others:  # the directory of a bundle was made for its root file system
+            remove_empty(self._run, str(Path(mount.target).parent))
 
     def read_bundle(self, mountpoint: str, service: Service) -> Bundle:
         """Raises MachineError(E_BUNDLE)."""

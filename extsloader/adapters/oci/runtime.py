@@ -38,6 +38,8 @@ ALIVE = ("running", "paused")
 CONMON_GRACE = 2.0
 """Seconds that conmon may take to end after its container was killed; it takes about 1 ms."""
 
+_REFUSED = "compare the reason with the service's config.json in the image"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
@@ -282,4 +284,4 @@ def _stage(stage: str, deadline: float = 0.0) -> Iterator[None]:
     except OSError as error:
         raise MachineError(Code.RUNTIME, stage, error.strerror or f"{error}") from error
     except (ValueError, KeyError) as error:
-        raise MachineError(Code.RUNTIME, stage, f"{error}") from error
+        raise MachineError(Code.RUNTIME, stage, f"{error}", _REFUSED) from error

@@ -98,6 +98,13 @@ def test_other_messages_show_their_fields(pipe: tuple[int, int]) -> None:
     assert _read(pipe[0]).endswith("info    listening path=/run/x.sock\n")
 
 
+def test_other_messages_say_why(pipe: tuple[int, int]) -> None:
+    journal = open_journal("text", pipe[1], {})
+    journal.log.critical("stopped", code="E_BUSY", reason="one runs already", hint="stop it")
+    journal.writer.close()
+    assert _read(pipe[0]).endswith("stopped: one runs already [E_BUSY] hint=stop it\n")
+
+
 def test_a_reader_that_stopped_costs_lines_but_no_time(pipe: tuple[int, int]) -> None:
     writer = LineWriter(pipe[1])
     for number in range(1000):

@@ -137,6 +137,22 @@ class TestNotify:
         del told
         assert (tmp_path / "n/notify").stat().st_mode & 0o777 == 0o666
 
+    async def test_what_one_agent_heard_the_next_one_knows(
+        self, told: tuple[socket.socket, list[int]], tmp_path: Path
+    ) -> None:
+        sender, _ = told
+        directory = f"{tmp_path}/n"
+        following = ServiceReadiness(execute)
+        assert not following.listen(ZETA, directory, lambda: None, again=True)
+        sender.connect(f"{directory}/notify")
+        sender.send(b"READY=1")
+        await turns()
+        last = ServiceReadiness(execute)
+        assert last.listen(ZETA, directory, lambda: None, again=True)
+        assert not last.listen(ZETA, directory, lambda: None)  # a new run has said nothing
+        for one in (following, last):
+            one.forget(ZETA)
+
     async def test_a_deep_directory_and_a_stale_socket_are_no_hindrance(
         self, tmp_path: Path
     ) -> None:

@@ -1,0 +1,46 @@
+"""Hypothesis strategies for services and what they need from each other."""
+
+from hypothesis import strategies as st
+
+from extsloader.model.manifest import ProbeKind, Readiness, Restart, RestartPolicy, Service, Stop
+from tests.fakes import builders
+
+KINDS = ("requires", "wants", "after")
+READINESS = (
+    Readiness(),
+    Readiness(seconds=5),
+    Readiness(kind=ProbeKind.NOTIFY, timeout=40),
+    Readiness(kind=ProbeKind.TCP, port=1, timeout=40),
+)
+
+
+@st.composite
+def graphs(draw: st.DrawFn, most: int = 7) -> tuple[Service, ...]:
+    """Services that may need each other, and themselves, in any way."""
+    names = "abcdefghij"[: draw(st.integers(1, most))]
+    return tuple(_service(draw, name, names) for name in names)
+
+
+@st.composite
+def dags(draw: st.DrawFn, most: int = 7) -> tuple[Service, ...]:
+    """Services without a circle, in an order that says nothing about what they need."""
+    names = "abcdefghij"[: draw(st.integers(1, most))]
+    order = "".join(draw(st.permutations(names)))
+    found = {name: _service(draw, name, order[:place]) for place, name in enumerate(order)}
+    return tuple(found[name] for name in names)
+
+
+def _service(draw: st.DrawFn, name: str, others: str) -> Service:
+    needs = {}
+    if others:
+        needs = draw(st.dictionaries(st.sampled_from(others), st.sampled_from(KINDS), max_size=3))
+    return builders.service(
+        name,
+        **{kind: [other for other, its in needs.items() if its == kind] for kind in KINDS},
+        essential=draw(st.booleans()),
+        readiness=draw(st.sampled_from(READINESS)),
+        restart=Restart(
+            policy=draw(st.sampled_from(RestartPolicy)), limit=draw(st.sampled_from((0, 1, 3)))
+        ),
+        stop=Stop(grace=3),
+    )

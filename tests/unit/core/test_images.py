@@ -1,0 +1,168 @@
+"""Which image is active, and how it gets in and out."""
+
+from dataclasses import replace
+
+import pytest
+
+from extsloader.core import images
+from extsloader.core.step import Step
+from extsloader.model import effects as fx
+from extsloader.model.errors import IllegalTransitionError
+from extsloader.model.events import TimerId, TimerKind
+from extsloader.model.ids import SourceId
+from extsloader.model.manifest import StoredImage
+from extsloader.model.reasons import Code, Problem
+from extsloader.model.world import Candidate, Image, ImagePhase, ServicePhase, World
+from tests.fakes import builders, worlds
+
+PLACE = SourceId("/dev/sdb", "1")
+OLD, MID, NEW = (builders.stored(builders.service("a"), sequence=n) for n in (1, 2, 3))
+CHOOSE = TimerId(TimerKind.CHOOSE)
+BAD = Problem(Code.IMAGE_FS, "cannot mount it: bad superblock")
+
+
+def holding(*stored: StoredImage, phase: ImagePhase = ImagePhase.STORED, **fields: object) -> World:
+    found = {i.digest: Image(stored=i, source=PLACE, phase=phase) for i in stored}
+    return builders.world(images=found, **fields)
+
+
+def undecided(world: World) -> World:
+    source = builders.source("/dev/sdc")
+    return replace(world, candidates={source.id: Candidate(source=source)})
+
+
+def test_an_image_is_known_once_however_many_sticks_hold_it() -> None:
+    step = images.add(builders.world(), PLACE, OLD)
+    again = images.add(step.world, SourceId("/dev/sdc", "1"), OLD)
+    assert again.world is step.world
+    assert again.world.images[OLD.digest].source == PLACE
+
+
+def test_the_store_keeps_the_newcomer_and_the_best_of_the_rest() -> None:
+    step = images.add(holding(OLD, NEW), PLACE, MID)
+    assert set(step.world.images) == {NEW.digest, MID.digest}
+    assert step.effects == (fx.DropImage(OLD.digest),)
+
+
+def test_the_active_image_is_never_dropped() -> None:
+    step = images.add(holding(OLD, NEW, active=OLD.digest), PLACE, MID)
+    assert set(step.world.images) == {OLD.digest, MID.digest}
+    assert step.effects == (fx.DropImage(NEW.digest),)
+
+
+def test_an_image_that_moves_is_not_dropped() -> None:
+    world = holding(OLD, phase=ImagePhase.BROKEN)
+    world = replace(world, images={**world.images, **holding(NEW).images})
+    assert set(images.add(world, PLACE, MID).world.images) == {OLD.digest, MID.digest}
+
+
+def test_the_highest_sequence_is_chosen() -> None:
+    step = images.choose(holding(OLD, NEW, MID))
+    assert step.world.active == NEW.digest
+    assert not step.effects
+
+
+def test_of_equals_the_first_is_chosen() -> None:
+    twin = builders.stored(builders.service("b"), sequence=3, digest="e" * 64)
+    assert images.choose(holding(NEW, twin)).world.active == NEW.digest
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        builders.world(),
+        holding(OLD, NEW, active=OLD.digest),
+        holding(OLD, stopping=True),
+        holding(OLD, phase=ImagePhase.BROKEN),
+    ],
+    ids=["none", "active already", "stopping", "broken"],
+)
+def test_there_is_not_always_something_to_choose(world: World) -> None:
+    assert images.choose(world) == Step(world)
+
+
+def test_the_choice_waits_a_little_for_other_verdicts() -> None:
+    waiting = images.choose(undecided(holding(OLD)))
+    assert waiting.effects == (fx.SetTimer(CHOOSE, 2.0),)
+    assert waiting.world.active is None
+    assert images.choose(waiting.world) == Step(waiting.world)
+    overdue = images.end_waiting(waiting.world).world
+    chosen = images.choose(overdue)
+    assert chosen.world.active == OLD.digest
+    assert chosen.effects == (fx.CancelTimer(CHOOSE),)
+    assert not chosen.world.choosing
+    assert not chosen.world.overdue
+
+
+def test_a_timer_that_nobody_waits_for_changes_nothing() -> None:
+    world = holding(OLD)
+    assert images.end_waiting(world).world is world
+
+
+def test_the_active_image_is_mounted() -> None:
+    step = images.move(holding(OLD, NEW, active=NEW.digest))
+    assert step.effects == (fx.MountImage(NEW),)
+    assert step.world.images[NEW.digest].phase is ImagePhase.MOUNTING
+    assert step.world.images[OLD.digest].phase is ImagePhase.STORED
+
+
+@pytest.mark.parametrize("phase", [ImagePhase.MOUNTING, ImagePhase.UNMOUNTING, ImagePhase.BROKEN])
+@pytest.mark.parametrize("stopping", [True, False])
+def test_an_image_that_moves_or_broke_gets_no_order(phase: ImagePhase, *, stopping: bool) -> None:
+    world = holding(OLD, phase=phase, active=OLD.digest, stopping=stopping)
+    assert images.move(world) == Step(world)
+
+
+def test_an_image_is_unmounted_only_when_no_service_is_left() -> None:
+    world = replace(worlds.running(builders.service("a"), a=ServicePhase.FINISHED), stopping=True)
+    assert images.move(world) == Step(world)
+    idle = worlds.change(world, "a", phase=ServicePhase.IDLE)
+    digest = next(iter(world.images))
+    assert images.move(idle).effects == (fx.UnmountImage(digest),)
+
+
+def test_a_mounted_image_that_is_wanted_stays() -> None:
+    world = holding(OLD, phase=ImagePhase.MOUNTED, active=OLD.digest)
+    assert images.move(world) == Step(world)
+
+
+def test_the_mount_point_is_remembered() -> None:
+    step = images.take_mounted(holding(OLD, phase=ImagePhase.MOUNTING), OLD.digest, "/mnt")
+    assert step.world.images[OLD.digest].mountpoint == "/mnt"
+    assert step.world.images[OLD.digest].phase is ImagePhase.MOUNTED
+
+
+def test_an_image_that_cannot_be_mounted_gives_way() -> None:
+    world = holding(OLD, phase=ImagePhase.MOUNTING, active=OLD.digest)
+    step = images.take_failed(world, OLD.digest, BAD)
+    assert step.world.active is None
+    assert step.world.images[OLD.digest].problem == BAD
+    assert images.choose(step.world).world.active is None
+
+
+@pytest.mark.parametrize("problem", [None, BAD])
+def test_after_an_unmount_no_service_is_known(problem: Problem | None) -> None:
+    world = worlds.running(builders.service("a"))
+    digest = next(iter(world.images))
+    image = replace(world.images[digest], phase=ImagePhase.UNMOUNTING)
+    step = images.take_unmounted(replace(world, images={digest: image}), digest, problem)
+    assert not step.world.services
+    assert step.world.images[digest].phase is ImagePhase.STORED
+    assert step.world.leftovers == ((problem,) if problem else ())
+
+
+def test_reports_about_images_that_do_not_move_are_our_bug() -> None:
+    world = holding(OLD)
+    with pytest.raises(IllegalTransitionError, match="is stored, a report expects mounting"):
+        images.take_mounted(world, OLD.digest, "/mnt")
+    with pytest.raises(IllegalTransitionError, match="is stored, a report expects unmounting"):
+        images.take_unmounted(world, OLD.digest, None)
+    with pytest.raises(IllegalTransitionError, match="is unknown, a report expects mounting"):
+        images.take_failed(world, NEW.digest, BAD)
+
+
+def test_nothing_is_wanted_of_an_agent_that_stops() -> None:
+    assert images.is_wanted(holding(OLD, active=OLD.digest), OLD.digest)
+    assert not images.is_wanted(holding(OLD, active=OLD.digest, stopping=True), OLD.digest)
+    assert not images.is_wanted(holding(OLD), OLD.digest)
+    assert not images.is_wanted(holding(OLD), None)

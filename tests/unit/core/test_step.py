@@ -1,0 +1,34 @@
+"""Decisions in a row."""
+
+from dataclasses import replace
+
+from extsloader.core.step import Step, leave, put
+from extsloader.model.effects import Finish, ListSources
+from extsloader.model.reasons import Code, Problem
+from extsloader.model.world import World
+from tests.fakes import builders
+
+BUSY = Problem(Code.MOUNT, "cannot unmount it: busy")
+
+
+def list_sources(world: World, provider: str, *, stopping: bool) -> Step:
+    return Step(replace(world, stopping=stopping), (ListSources(provider),))
+
+
+def test_the_next_decision_sees_the_last_ones_world_and_adds_its_orders() -> None:
+    step = Step(builders.world(), (Finish(),)).then(list_sources, "udev", stopping=True)
+    assert step.world.stopping
+    assert step.effects == (Finish(), ListSources("udev"))
+
+
+def test_putting_leaves_the_old_mapping_alone() -> None:
+    old = {"a": 1, "b": 2}
+    assert put(old, "b", 3) == {"a": 1, "b": 3}
+    assert old == {"a": 1, "b": 2}
+
+
+def test_what_is_left_behind_is_remembered_once() -> None:
+    world = leave(builders.world(), BUSY)
+    assert world.leftovers == (BUSY,)
+    assert leave(world, BUSY) is world
+    assert leave(world, None) is world

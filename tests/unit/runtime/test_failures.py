@@ -1,0 +1,63 @@
+"""Every order that the core waits for has an event that ends it badly."""
+
+from typing import get_args
+
+import pytest
+
+from extsloader.model import effects as fx
+from extsloader.model import events as ev
+from extsloader.model.effects import Effect
+from extsloader.model.events import Event, TimerId, TimerKind
+from extsloader.model.ids import ServiceName
+from extsloader.model.manifest import Readiness
+from extsloader.model.reasons import Code, Problem
+from extsloader.model.status import Change
+from extsloader.runtime.failures import answer
+from tests.fakes import builders, worlds
+
+NO = Problem(Code.RUNTIME, "cannot do it: no such file")
+A = ServiceName("a")
+STICK = builders.source()
+IMAGE = builders.stored(builders.service("a"))
+PLAN = worlds.state(worlds.running(builders.service("a")), "a").plan
+assert PLAN is not None
+
+ANSWERS: list[tuple[Effect, Event]] = [
+    (fx.Probe(STICK), ev.Refused(STICK.id, NO)),
+    (fx.Verify(STICK), ev.Refused(STICK.id, NO)),
+    (fx.MountImage(IMAGE), ev.ImageFailed(IMAGE.digest, NO)),
+    (fx.UnmountImage(IMAGE.digest), ev.ImageUnmounted(IMAGE.digest, NO)),
+    (fx.CreateService(PLAN, 3), ev.ServiceFailed(A, 3, NO)),
+    (fx.StartService(A, 3), ev.ServiceFailed(A, 3, NO)),
+    (
+        fx.CheckReady(A, 3, Readiness()),
+        ev.ServiceChecked(A, 3, ready=False, detail="cannot do it: no such file"),
+    ),
+    (fx.RemoveService(PLAN, 3, unmount=True), ev.ServiceRemoved(A, 3, NO)),
+]
+OTHERS: list[Effect] = [
+    fx.ListSources("udev"),
+    fx.DropImage(IMAGE.digest),
+    fx.SignalService(A, 3, "SIGTERM"),
+    fx.KillService(A, 3),
+    fx.CancelHelper(STICK.id),
+    fx.SetTimer(TimerId(TimerKind.CHOOSE), 1),
+    fx.CancelTimer(TimerId(TimerKind.CHOOSE)),
+    fx.Record(Change(subject="agent", old="a", new="b")),
+    fx.Finish(),
+]
+
+
+@pytest.mark.parametrize(("effect", "event"), ANSWERS)
+def test_an_order_that_fails_is_answered(effect: Effect, event: Event) -> None:
+    assert answer(effect, NO) == event
+
+
+@pytest.mark.parametrize("effect", OTHERS)
+def test_the_failure_of_an_order_without_an_answer_is_a_surprise(effect: Effect) -> None:
+    name = type(effect).__name__
+    assert answer(effect, NO) == ev.EffectFailed(name, "E_RUNTIME: cannot do it: no such file")
+
+
+def test_no_order_was_forgotten_here() -> None:
+    assert {type(e) for e, _ in ANSWERS} | {type(e) for e in OTHERS} == set(get_args(Effect))
