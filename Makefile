@@ -29,7 +29,7 @@ test-root: setup ## tests with real loop devices, mounts, cgroups and containers
 lint: setup ## ruff, mypy, import-linter, shellcheck
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
-	$(BIN)/mypy --no-error-summary extsloader tests
+	$(BIN)/mypy --no-error-summary extsloader tests bench images docs
 	$(BIN)/lint-imports --no-cache > $(VENV)/imports.txt || { cat $(VENV)/imports.txt; exit 1; }
 	shellcheck .ci/setup .ci/run $$(grep -rlE '^#!/bin/(ba|da)?sh' images)
 
