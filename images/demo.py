@@ -57,7 +57,16 @@ def build() -> Path:
     if not key.exists():
         subprocess.run([BIN / "mkext", "keygen", BUILD], check=True)
     definition = HOME / "images" / "rootfs_pkgs.yml.in"
-    command = [BIN / "mkext", "build", definition, "--key", key, "--out", BUILD, "--allow-newer"]
+    command: list[str | Path] = [
+        BIN / "mkext",
+        "build",
+        definition,
+        "--key",
+        key,
+        "--out",
+        BUILD,
+        "--allow-newer",
+    ]
     subprocess.run(command, check=True, cwd=HOME)
     return BUILD / "rootfs-pkgs.img"
 
