@@ -21,10 +21,12 @@ from extsloader.model.manifest import Service
 from extsloader.model.plan import Bundle
 from extsloader.model.reasons import Problem
 from extsloader.model.settings import Settings
+from extsloader.model.status import Change
 
 SERVICES = 50
 PARALLEL = 4  # as limits.parallel_creates
 RUNS = 5
+QUIET = 3.0  # seconds, more than it takes
 RUNC = ("/usr/sbin/runc",)
 CONMON = "/usr/bin/conmon"
 
@@ -49,10 +51,14 @@ def measure() -> list[str]:
 def _run_agent(root: Path, image: Path) -> float:
     root.mkdir()
     with running(root, image.parent / "keys") as agent, agent.attached(image):
-        agent.until(lambda status: status.image is not None and bool(status.services))
-        started = time.perf_counter()
+        time.sleep(QUIET)  # nobody asks meanwhile: the agent's own history has the times
         agent.until(lambda status: status.state == "ready")
-        return time.perf_counter() - started
+        json_only = (("Accept", "application/json"),)
+        changes = agent.client.decode(
+            agent.client.get("/v1/events?since=0", json_only), tuple[Change, ...]
+        )
+    when = {(change.subject.partition(" ")[0], change.new): change.wall for change in changes}
+    return when["agent", "ready"] - when["image", "mounted"]
 
 
 def _run_bare(folder: Path) -> float:

@@ -39,9 +39,7 @@ def settle(world: World, moment: Moment) -> Step:
         return Step(world)
     wishes = find_wishes(world)
     step = _move_up(world, wishes, moment)
-    for name in reversed(tuple(world.services)):
-        step = step.then(_move_down, name, wishes, moment)
-    return step
+    return _move_down(step, wishes, moment)
 
 
 def find_wishes(world: World) -> Wishes:
@@ -81,15 +79,15 @@ def _move_up(world: World, wishes: Wishes, moment: Moment) -> Step:
     return step
 
 
-def _move_down(world: World, name: ServiceName, wishes: Wishes, moment: Moment) -> Step:
-    state = world.services[name]
-    order = order_for(state.phase, wanted=wishes[name])
-    if order is Order.REMOVE and not _has_users(world, state, wishes):
-        return services.remove(world, state, moment)
-    if order is Order.STOP and not _has_users(world, state, wishes):
+def _move_down(step: Step, wishes: Wishes, moment: Moment) -> Step:
+    for name, state in reversed(list(step.world.services.items())):
+        order = order_for(state.phase, wanted=wishes[name])
+        if order not in (Order.REMOVE, Order.STOP) or _has_users(step.world, state, wishes):
+            continue
         unwanted = replace(state, after_removal=ServicePhase.IDLE, failures=0)
-        return services.stop(world, unwanted, moment)
-    return Step(world)
+        leave = services.stop if order is Order.STOP else services.remove
+        step = step.then(leave, unwanted, moment)
+    return step
 
 
 def _count_creating(world: World) -> int:

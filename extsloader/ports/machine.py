@@ -72,7 +72,7 @@ class MountPort(Protocol):
 
 
 class CgroupPort(Protocol):
-    """Control groups of one parent; calls take microseconds and run on the loop's thread."""
+    """Control groups of one parent; a call takes about a millisecond, `remove` up to a second."""
 
     def open_parent(self) -> tuple[str, ...]:
         """Make the parent group with its aggregate limits; returns what could not be granted."""

@@ -13,7 +13,7 @@ class StatusPort(Protocol):
         """The newest snapshot, with usage and the agent's memory read now."""
 
     async def wait_beyond(self, generation: int) -> StatusSnapshot:
-        """The next snapshot whose generation is higher than the given one."""
+        """The next snapshot whose generation is higher than the given one, without usage."""
 
     def explain(self, service: ServiceName) -> Explanation | None:
         """Why the service is as it is; None for an unknown name."""

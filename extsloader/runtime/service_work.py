@@ -41,8 +41,7 @@ class ServiceWork:
 
     async def create(self, plan: ContainerPlan, run: int) -> ev.ServiceCreated:
         """Mounts, cgroup, container. Raises MachineError; the removal that follows undoes it."""
-        await self._threads.run(self._mounts.apply, plan.mounts)
-        reduced = self._cgroups.create(plan.service, plan.resources)
+        reduced = await self._threads.run(self._prepare, plan)
         pid, adopted = await self._runtime.create(plan)
         self._running[plan.service] = Running(plan, run, pid)
         ready = self._listen(plan, run, again=adopted)
@@ -99,6 +98,10 @@ class ServiceWork:
     def close(self) -> None:
         """Stop watching; services run on."""
         self._runtime.close()
+
+    def _prepare(self, plan: ContainerPlan) -> tuple[str, ...]:
+        self._mounts.apply(plan.mounts)
+        return self._cgroups.create(plan.service, plan.resources)
 
     def _empty_cgroup(self, service: ServiceName) -> None:
         self._cgroups.kill(service)

@@ -30,7 +30,7 @@ def mountpoint(run: str, digest: Digest) -> str:
 def mount_image(image: StoredImage, descriptor: int, run: str) -> str:
     """As `MountPort.mount_image`."""
     target = mountpoint(run, image.digest)
-    found = mountinfo.top(mountinfo.read(), target)
+    found = mountinfo.top(mountinfo.read(target), target)
     if found is None:
         _mount_fresh(image, descriptor, run, target)
     elif not _is_of(found, descriptor):
@@ -78,7 +78,7 @@ def _mount_squashfs(node: str, target: str, digest: str) -> None:
 def unmount_image(digest: Digest, run: str) -> None:
     """As `MountPort.unmount_image`."""
     target = mountpoint(run, digest)
-    found = mountinfo.top(mountinfo.read(), target)
+    found = mountinfo.top(mountinfo.read(target), target)
     if found is not None:
         _unmount(found)
     remove_empty(run, target)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
+_ESCAPES = {ord(character): f"\\{ord(character):03o}" for character in " \t\n\\#"}
+"""What the kernel escapes in paths (fs/proc_namespace.c, mangle)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +48,17 @@ def _parse_line(line: str) -> Mount:
     )
 
 
-def parse(text: str) -> tuple[Mount, ...]:
-    """All mounts of a table, in its order."""
-    return tuple(_parse_line(line) for line in text.split("\n") if line)
+def parse(text: str, prefix: str = "/") -> tuple[Mount, ...]:
+    """The mounts of a table at and below a path, in its order."""
+    # With hundreds of mounts, taking all lines apart costs more than mounting.
+    wanted = f" {prefix.translate(_ESCAPES)}"
+    lines = (line for line in text.split("\n") if wanted in line)
+    return tuple(found for found in map(_parse_line, lines) if is_below(found.target, prefix))
 
 
-def read() -> tuple[Mount, ...]:
-    """The mounts that this process sees now."""
-    return parse(Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape"))
+def read(prefix: str = "/") -> tuple[Mount, ...]:
+    """The mounts at and below a path that this process sees now."""
+    return parse(Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape"), prefix)
 
 
 def is_below(path: str, prefix: str) -> bool:

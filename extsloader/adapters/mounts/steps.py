@@ -59,7 +59,7 @@ def undo(step: MountStep, run: str) -> None:
     a mount that is clearly the step's.
     """
     if step.kind is not MountKind.MKDIR and "remount" not in step.options:
-        table = mountinfo.read()
+        table = mountinfo.read(step.target)
         if is_below(step.target, run):
             unmount_all(mountinfo.undo_order(table, step.target), run)
         elif found := mountinfo.top(table, step.target):
@@ -69,11 +69,11 @@ def undo(step: MountStep, run: str) -> None:
 
 
 def _mount_once(step: MountStep, wanted: Options, run: str) -> bool:
-    if found := mountinfo.top(mountinfo.read(), step.target):
+    # Nothing can be mounted on what was not there: most starts need no look at the table.
+    fresh = is_below(step.target, run) and make(step.target)
+    if not fresh and (found := mountinfo.top(mountinfo.read(step.target), step.target)):
         _refuse_other(found, step)
         return False
-    if is_below(step.target, run):
-        make(step.target)
     if step.kind is MountKind.BIND or wanted.flags & MS_BIND:
         _bind(step, wanted, run)
     else:
@@ -112,7 +112,7 @@ def _restrict(target: str, wanted: Options) -> None:
     """
     if not (wanted.flags | wanted.cleared) & _KEPT_BY_BIND:
         return
-    inside = mountinfo.undo_order(mountinfo.read(), target)
+    inside = mountinfo.undo_order(mountinfo.read(target), target)
     targets = {one.target for one in inside} if wanted.flags & MS_REC else {target}
     for path in targets:
         # statvfs(3) and mount(2) use the same numbers for these flags.

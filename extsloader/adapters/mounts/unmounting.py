@@ -83,7 +83,7 @@ def leftovers(prefix: str, keep: Collection[str] = ()) -> tuple[Mount, ...]:
     def kept(target: str) -> bool:
         return any(is_below(target, path) or is_below(path, target) for path in keep)
 
-    found = mountinfo.undo_order(mountinfo.read(), prefix)
+    found = mountinfo.undo_order(mountinfo.read(prefix), prefix)
     return tuple(one for one in found if one.target != prefix and not kept(one.target))
 
 

@@ -19,6 +19,7 @@ ENVIRONMENT = MappingProxyType({"PATH": PATH, "LC_ALL": "C"})
 
 MAX_OUTPUT = 64 << 10
 MOMENT = 1.0  # seconds
+STANDARD_ERROR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,6 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], *descriptors: int) -> tup
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
     ]
     actions += [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(descriptors, 1)]
-    actions += [(os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable() if fd > len(descriptors)]
     pid = os.posix_spawn(
         argv[0],
         list(argv),
@@ -67,14 +67,12 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], *descriptors: int) -> tup
         raise
 
 
-def _inheritable() -> list[int]:
-    """What we were started with and Python did not open: not meant for our children either."""
-    numbers = []
+def keep_descriptors() -> None:
+    """Pass nothing on that we were started with; what Python opens is not passed on anyway."""
     for link in Path("/proc/self/fd").iterdir():
+        number = int(link.name)
         with suppress(OSError):  # the listing's own descriptor is closed by now
-            if os.get_inheritable(int(link.name)):
-                numbers.append(int(link.name))
-    return numbers
+            os.set_inheritable(number, number <= STANDARD_ERROR)
 
 
 async def run(

@@ -17,6 +17,7 @@ from extsloader.adapters.oci.processes import (
     PATH,
     Ended,
     identify,
+    keep_descriptors,
     kill,
     open_process,
     readable,
@@ -57,6 +58,7 @@ class OciRuntime:
 
     def __init__(self, settings: Settings, machine: Machine) -> None:
         """Raises MachineError(E_RUNTIME) where a program is not installed."""
+        keep_descriptors()
         run_directory = Path(settings.paths.run)
         self._conmon = _find_program("conmon")
         self._root = run_directory / "runtime"

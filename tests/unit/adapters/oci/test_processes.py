@@ -13,6 +13,7 @@ from extsloader.adapters.oci.processes import (
     ENVIRONMENT,
     Ended,
     identify,
+    keep_descriptors,
     kill,
     memory_file,
     open_process,
@@ -44,6 +45,7 @@ async def test_a_program_gets_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/systemd/notify")
     stray = os.dup(0)
     os.set_inheritable(stray, True)
+    keep_descriptors()
     ended = await run((SH, "-c", "env; cat; echo /proc/$$/fd/*"), 5)
     os.close(stray)
     assert "NOTIFY_SOCKET" not in ended.output
