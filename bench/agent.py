@@ -1,8 +1,10 @@
 """A real extsloaderd below one directory, with one loop device of its own."""
 
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from extsloader.ctl.client import Client, UnreachableError
 from extsloader.model.status import StatusSnapshot
 
 CGROUP = "extsloader-bench"
+MEMORY = "/dev/shm"  # noqa: S108 - as /run on a device: a tmpfs, whatever it is on this machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,28 +45,32 @@ class Agent:
 
 
 @contextmanager
-def running(root: Path, keys: Path, pinned: str = "") -> Iterator[Agent]:
+def running(root: Path, keys: Path) -> Iterator[Agent]:
     """Start it, and stop it cleanly in the end. Raises RuntimeError when it left something."""
+    run = tempfile.mkdtemp(prefix="extsloader-bench-", dir=MEMORY)
     device = subprocess.check_output(["losetup", "-f"], text=True).strip()
     etc = root / "etc" / "extsloader"
     etc.mkdir(parents=True)
     (etc / "keys").symlink_to(keys)
     (etc / "extsloader.toml").write_text(
-        f'cgroup = "{CGROUP}"\n[filters]\ndevices = ["{device}"]\n', encoding="utf-8"
+        f'cgroup = "{CGROUP}"\n[filters]\ndevices = ["{device}"]\n[paths]\nrun = "{run}"\n',
+        encoding="utf-8",
     )
-    argv = [*pinned.split(), sys.executable, "-m", "extsloader.lean", "--root", str(root)]
+    argv = [sys.executable, "-m", "extsloader.lean", "--root", str(root)]
     with (root / "log").open("wb") as log:
         daemon = subprocess.Popen(argv, stderr=log)
     try:
-        yield Agent(daemon.pid, device, _connect(root))
+        yield Agent(daemon.pid, device, _connect(run, root / "log"))
     finally:
         daemon.send_signal(signal.SIGTERM)
-        if daemon.wait(120) != 0:
+        code = daemon.wait(120)
+        shutil.rmtree(run)
+        if code != 0:
             raise RuntimeError((root / "log").read_text(encoding="utf-8"))
 
 
-def _connect(root: Path) -> Client:
-    client = Client(f"{root}/run/extsloader/extsloader.sock")
+def _connect(run: str, log: Path) -> Client:
+    client = Client(f"{run}/extsloader.sock")
     for _ in range(200):
         try:
             client.get("/v1/healthz")
@@ -71,4 +78,4 @@ def _connect(root: Path) -> Client:
             time.sleep(0.05)
         else:
             return client
-    raise RuntimeError((root / "log").read_text(encoding="utf-8"))
+    raise RuntimeError(log.read_text(encoding="utf-8"))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import tempfile
@@ -11,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.agent import running
-from bench.images import BUSYBOX, CONFIG, make_image
+from bench.agent import MEMORY, running
+from bench.images import CONFIG, make_image
 from extsloader.adapters.oci import conmon
 from extsloader.core.oci import plan_container
 from extsloader.model.ids import Digest, ServiceName
@@ -37,7 +36,8 @@ def measure() -> list[str]:
         image = make_image(Path(folder), SERVICES)
         ours, bare = [], []
         for run in range(RUNS):
-            bare.append(_run_bare(Path(folder, f"bare{run}")))
+            with tempfile.TemporaryDirectory(prefix="extsloader-bench-", dir=MEMORY) as bundles:
+                bare.append(_run_bare(Path(bundles), image))
             ours.append(_run_agent(Path(folder, f"root{run}"), image))
     ratio = statistics.median(a / b for a, b in zip(ours, bare, strict=True))
     return [
@@ -61,16 +61,21 @@ def _run_agent(root: Path, image: Path) -> float:
     return when["agent", "ready"] - when["image", "mounted"]
 
 
-def _run_bare(folder: Path) -> float:
-    """The floor: the agent's own specifications, but no mounts, no readiness, no bookkeeping."""
-    rootfs = folder / "rootfs"
-    for name in ("bin", "dev", "proc", "sys"):
-        (rootfs / name).mkdir(parents=True)
-    shutil.copy(BUSYBOX, rootfs / "bin" / "busybox")
-    names = [f"bare-{number}" for number in range(SERVICES)]
+def _run_bare(folder: Path, image: Path) -> float:
+    """The floor: the agent's own specifications on the same fresh mount of the same image.
+
+    But no overlays, no groups made ahead, no readiness, no bookkeeping.
+    """
+    names = [f"idle-{number}" for number in range(SERVICES)]
+    services = folder / "mnt" / "containers" / "services"
     for name in names:
-        _lay_out(folder / name, rootfs, name)
+        _lay_out(folder / name, services / name / "lower", name)
+    mountpoint = f"{folder}/mnt"
+    Path(mountpoint).mkdir()
+    mount = ["mount", "-t", "squashfs", "-o", "loop,ro", str(image), mountpoint]
     with ExitStack() as stack, ThreadPoolExecutor(PARALLEL) as pool:
+        subprocess.run(mount, check=True)
+        stack.callback(lambda: subprocess.run(["umount", mountpoint], check=True))
         for name in names:
             stack.callback(_delete, folder, name)
         started = time.perf_counter()
