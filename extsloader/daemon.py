@@ -2,12 +2,13 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Sequence
 
 import extsloader
-from extsloader.adapters.journal import open_journal
+from extsloader.adapters.journal import LibraryLog, open_journal
 from extsloader.adapters.notify import take_notifier
 from extsloader.model.errors import MachineError, SettingsError
 from extsloader.settings.load import load_settings
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("the configuration is good")
         return 0
     journal = open_journal(settings.log_format)
+    logging.getLogger().addHandler(LibraryLog(journal))
     try:
         world = asyncio.run(serve(settings, journal, take_notifier(os.environ)))
     except MachineError as error:
@@ -36,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "stopped", code=problem.code, reason=problem.message, hint=problem.hint
         )
         return 1
-    for problem in world.leftovers:
+    for problem in world.problems:
         journal.log.error("left behind", code=problem.code, reason=problem.message)
-    return 1 if world.leftovers else 0
+    return 1 if world.problems else 0
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

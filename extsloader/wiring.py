@@ -132,7 +132,7 @@ async def _run(agent: Agent, stack: AsyncExitStack) -> World:
     agent.loop.put(AgentStarted(agent.providers))
     agent.notifier.ready()
     world = await agent.loop.run()
-    return replace(world, leftovers=(*world.leftovers, *await agent.executor.clear()))
+    return replace(world, problems=(*world.problems, *await agent.executor.clear()))
 
 
 def _keep_alive(notifier: Notifier) -> None:

@@ -19,6 +19,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from extsloader import __version__
+
 HOME = Path(__file__).parents[1]
 BIN = HOME / ".venv" / "bin"
 BUILD = HOME / "build" / "demo"
@@ -57,16 +59,8 @@ def build() -> Path:
     if not key.exists():
         subprocess.run([BIN / "mkext", "keygen", BUILD], check=True)
     definition = HOME / "images" / "rootfs_pkgs.yml.in"
-    command: list[str | Path] = [
-        BIN / "mkext",
-        "build",
-        definition,
-        "--key",
-        key,
-        "--out",
-        BUILD,
-        "--allow-newer",
-    ]
+    command: list[str | Path] = [BIN / "mkext", "build", definition, "--key", key]
+    command += ["--out", BUILD, "--image-version", __version__, "--allow-newer"]
     subprocess.run(command, check=True, cwd=HOME)
     return BUILD / "rootfs-pkgs.img"
 

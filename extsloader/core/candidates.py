@@ -67,7 +67,7 @@ def take_listing(world: World, provider: str, sources: tuple[Source, ...]) -> St
     """The truth of one provider: what it does not list is gone."""
     listed = {source.id.path for source in sources}
     kinds = PROVIDES[provider]
-    step = Step(replace(world, awaited=world.awaited - {provider}))
+    step = Step(stop_awaiting(world, provider))
     for candidate in world.candidates.values():
         path = candidate.source.id.path
         if candidate.source.kind in kinds and path not in listed:
@@ -75,6 +75,11 @@ def take_listing(world: World, provider: str, sources: tuple[Source, ...]) -> St
     for source in sources:
         step = step.then(see, source)
     return step
+
+
+def stop_awaiting(world: World, provider: str) -> World:
+    """The first listing of a provider has come, or will not come."""
+    return replace(world, awaited=world.awaited - {provider})
 
 
 def take_superblock(world: World, source: SourceId, superblock: Superblock) -> Step:

@@ -9,7 +9,6 @@ from extsloader.model.effects import CancelTimer, Finish, ListSources, Record
 from extsloader.model.events import Event, TimerId, TimerKind
 from extsloader.model.ids import SourceId
 from extsloader.model.machine import Moment
-from extsloader.model.reasons import Code, Problem
 from extsloader.model.world import CandidatePhase, ImagePhase, World
 
 
@@ -53,8 +52,10 @@ def _apply(world: World, event: Event, moment: Moment) -> Step:
             return _fire(world, timer, moment)
         case ev.StopAsked():
             return _begin_stop(world)
-        case ev.EffectFailed(effect, reason):
-            return _take_surprise(world, effect, reason)
+        case ev.ListingFailed(provider, problem):
+            return Step(leave(candidates.stop_awaiting(world, provider), problem))
+        case ev.EffectFailed(problem):
+            return Step(leave(world, problem))
         case _:
             return services.take(world, event, moment)
 
@@ -98,11 +99,6 @@ def _begin_stop(world: World) -> Step:
     retrying = [c for c in world.candidates.values() if c.phase is CandidatePhase.RETRYING]
     timers = tuple(CancelTimer(TimerId(TimerKind.RETRY, c.source.id)) for c in retrying)
     return Step(stopping, (*timers, *candidates.cancel_helpers(world)))
-
-
-def _take_surprise(world: World, effect: str, reason: str) -> Step:
-    problem = Problem(Code.STATE, f"cannot {effect}: {reason}", "this is a bug: please report it")
-    return Step(leave(world, problem))
 
 
 def _finish(world: World) -> Step:

@@ -38,6 +38,6 @@ def put(mapping: Mapping[Key, Value], key: Key, value: Value) -> dict[Key, Value
 
 def leave(world: World, problem: Problem | None) -> World:
     """Remember what could not be undone; each problem once, as a life is long."""
-    if problem is None or problem in world.leftovers:
+    if problem is None or problem in world.problems:
         return world
-    return replace(world, leftovers=(*world.leftovers, problem))
+    return replace(world, problems=(*world.problems, problem))

@@ -35,6 +35,7 @@ def show_status(status: StatusSnapshot, now: float, style: Style) -> str:
         [show_headline(status, style), *_show_facts(status, now)],
         show_services(status.services, now, style) if status.services else [],
         show_candidates(candidates, style) if candidates else [],
+        [f"problem: {printable(str(problem))}" for problem in status.problems],
         _suggest(status),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block)

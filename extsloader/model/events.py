@@ -234,11 +234,18 @@ class StopAsked:
 
 
 @dataclass(frozen=True, slots=True)
-class EffectFailed:
-    """A surprise in the shell: recorded, and the daemon lives on."""
+class ListingFailed:
+    """What a provider has now could not be found out."""
 
-    effect: str
-    reason: str
+    provider: str
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class EffectFailed:
+    """An order that nobody waits for failed: it is told, and the daemon lives on."""
+
+    problem: Problem
 
 
 Event = (
@@ -246,6 +253,7 @@ Event = (
     | SourceSeen
     | SourceGone
     | SourcesListed
+    | ListingFailed
     | EventsLost
     | Probed
     | VerifyProgressed

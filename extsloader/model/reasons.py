@@ -47,7 +47,7 @@ MEANINGS: dict[Code, str] = {
     Code.GONE: "the medium was taken away while it was in use",
     Code.IO: "the medium or the disk returned a read or write error",
     Code.TIMEOUT: "a deadline passed",
-    Code.BUSY: "somebody else holds the device",
+    Code.BUSY: "something is still in use by somebody else",
     Code.FILTER: "the configured filters leave this device out",
     Code.FS_TYPE: "the device holds no squashfs",
     Code.LAYOUT: "the image or its trailer does not have the documented layout",

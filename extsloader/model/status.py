@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from extsloader.model.ids import ServiceName
-from extsloader.model.reasons import Code
+from extsloader.model.reasons import Code, Problem
 
 
 class AgentState(StrEnum):
@@ -118,6 +118,7 @@ class StatusSnapshot:
     image: ImageStatus | None = None
     services: tuple[ServiceStatus, ...] = ()
     candidates: tuple[CandidateStatus, ...] = ()
+    problems: tuple[Problem, ...] = ()  # of no candidate or service: what could not be (un)done
     agent: AgentStatus | None = None
 
 

@@ -123,4 +123,4 @@ class World:
     overdue: bool = False  # it has run out: take the best there is
     stopping: bool = False
     finished: bool = False
-    leftovers: tuple[Problem, ...] = ()  # what could not be undone
+    problems: tuple[Problem, ...] = ()  # of no candidate or service: what could not be (un)done

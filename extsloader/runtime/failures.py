@@ -10,6 +10,8 @@ from extsloader.model.reasons import Problem
 def answer(effect: Effect, problem: Problem) -> Event:
     """The event that ends the effect badly."""
     match effect:
+        case fx.ListSources(provider):
+            return ev.ListingFailed(provider, problem)
         case fx.Probe(source) | fx.Verify(source):
             return ev.Refused(source.id, problem)
         case fx.MountImage(image):
@@ -25,4 +27,4 @@ def answer(effect: Effect, problem: Problem) -> Event:
         case fx.RemoveService(plan, run):
             return ev.ServiceRemoved(plan.service, run, problem)
         case _:
-            return ev.EffectFailed(type(effect).__name__, str(problem))
+            return ev.EffectFailed(problem)

@@ -120,9 +120,16 @@ def test_an_image_that_cannot_be_mounted_gives_way_to_the_next_best() -> None:
 
 
 def test_a_surprise_is_remembered_and_the_agent_lives_on() -> None:
-    step = tell(builders.world(), ev.EffectFailed("DropImage", "E_IO: disk full"))
-    assert [p.message for p in step.world.leftovers] == ["cannot DropImage: E_IO: disk full"]
+    step = tell(builders.world(), ev.EffectFailed(Problem(Code.IO, "cannot drop it: disk full")))
+    assert [p.message for p in step.world.problems] == ["cannot drop it: disk full"]
     assert not step.effects
+
+
+def test_a_listing_that_fails_is_told_and_not_waited_for() -> None:
+    waiting = builders.world(awaited=frozenset({"files"}))
+    step = tell(worlds.verified(IMAGE, waiting), ev.ListingFailed("files", NO))
+    assert step.world.problems == (NO,)
+    assert fx.MountImage(IMAGE) in step.effects
 
 
 def test_a_stop_while_sticks_are_read_waits_for_their_helpers() -> None:

@@ -351,14 +351,14 @@ def test_a_service_that_cannot_be_created_is_removed_and_tried_again() -> None:
 
 def test_what_a_removal_leaves_behind_is_remembered_once() -> None:
     left = Problem(Code.MOUNT, "cannot unmount it: busy")
-    world = replace(one(P.REMOVING, after_removal=P.PARKED), leftovers=(left,))
+    world = replace(one(P.REMOVING, after_removal=P.PARKED), problems=(left,))
     step = services.take(world, ev.ServiceRemoved(A, RUN, left), builders.moment())
-    assert step.world.leftovers == (left,)
+    assert step.world.problems == (left,)
     assert not step.effects
     first = services.take(
-        replace(world, leftovers=()), ev.ServiceRemoved(A, RUN, left), builders.moment()
+        replace(world, problems=()), ev.ServiceRemoved(A, RUN, left), builders.moment()
     )
-    assert first.world.leftovers == (left,)
+    assert first.world.problems == (left,)
 
 
 def test_a_removal_for_good_takes_the_mounts_too() -> None:

@@ -29,6 +29,6 @@ def test_putting_leaves_the_old_mapping_alone() -> None:
 
 def test_what_is_left_behind_is_remembered_once() -> None:
     world = leave(builders.world(), BUSY)
-    assert world.leftovers == (BUSY,)
+    assert world.problems == (BUSY,)
     assert leave(world, BUSY) is world
     assert leave(world, None) is world

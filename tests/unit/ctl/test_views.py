@@ -5,7 +5,7 @@ from dataclasses import replace
 from extsloader.ctl import views
 from extsloader.ctl.text import Style
 from extsloader.model.ids import ServiceName
-from extsloader.model.reasons import Code
+from extsloader.model.reasons import Code, Problem
 from extsloader.model.status import (
     AgentState,
     CandidateStatus,
@@ -78,6 +78,12 @@ def test_candidates_that_are_fine_or_none_of_ours_are_not_mentioned_in_the_statu
     gone = CandidateStatus(device="/dev/sdd", generation="1", verdict="refused", present=False)
     status = replace(READY, candidates=(*READY.candidates, ignored, gone))
     assert "CANDIDATE" not in views.show_status(status, NOW, PLAIN)
+
+
+def test_a_problem_of_the_agent_itself_is_told() -> None:
+    left = Problem(Code.MOUNT, "cannot unmount /run/x: in use by process 7 (sh)")
+    status = views.show_status(replace(READY, problems=(left,)), NOW, PLAIN)
+    assert "problem: E_MOUNT: cannot unmount /run/x: in use by process 7 (sh)" in status
 
 
 def test_candidates_with_what_happened_to_them() -> None:

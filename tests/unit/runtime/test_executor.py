@@ -210,7 +210,7 @@ async def test_an_order_that_nobody_can_carry_out_is_a_surprise(shell: Shell) ->
     with capture_logs():
         failed = await shell.ask(Dance())  # type: ignore[arg-type]
     assert isinstance(failed, ev.EffectFailed)
-    assert "no way to carry out Dance" in failed.reason
+    assert "no way to carry out Dance" in failed.problem.message
 
 
 async def test_what_a_removal_meets_does_not_keep_it_from_going_on(shell: Shell) -> None:

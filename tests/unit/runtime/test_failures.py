@@ -23,6 +23,7 @@ PLAN = worlds.state(worlds.running(builders.service("a")), "a").plan
 assert PLAN is not None
 
 ANSWERS: list[tuple[Effect, Event]] = [
+    (fx.ListSources("udev"), ev.ListingFailed("udev", NO)),
     (fx.Probe(STICK), ev.Refused(STICK.id, NO)),
     (fx.Verify(STICK), ev.Refused(STICK.id, NO)),
     (fx.MountImage(IMAGE), ev.ImageFailed(IMAGE.digest, NO)),
@@ -36,7 +37,6 @@ ANSWERS: list[tuple[Effect, Event]] = [
     (fx.RemoveService(PLAN, 3, unmount=True), ev.ServiceRemoved(A, 3, NO)),
 ]
 OTHERS: list[Effect] = [
-    fx.ListSources("udev"),
     fx.DropImage(IMAGE.digest),
     fx.SignalService(A, 3, "SIGTERM"),
     fx.KillService(A, 3),
@@ -55,8 +55,7 @@ def test_an_order_that_fails_is_answered(effect: Effect, event: Event) -> None:
 
 @pytest.mark.parametrize("effect", OTHERS)
 def test_the_failure_of_an_order_without_an_answer_is_a_surprise(effect: Effect) -> None:
-    name = type(effect).__name__
-    assert answer(effect, NO) == ev.EffectFailed(name, "E_RUNTIME: cannot do it: no such file")
+    assert answer(effect, NO) == ev.EffectFailed(NO)
 
 
 def test_no_order_was_forgotten_here() -> None:
