@@ -10,12 +10,12 @@ PYTEST := $(BIN)/python -m pytest
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-root lint fmt generate lock bench clean
+.PHONY: help root setup demo test test-fast test-root lint fmt generate lock bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: setup ## build a pkgs image, sign it, run its services from a block device (as root)
+demo: root setup ## build a pkgs image, sign it, run its services from a block device (as root)
 	@$(BIN)/python images/demo.py
 
 test: lint test-fast test-root ## everything that decides whether a change is good (as root)
@@ -23,7 +23,7 @@ test: lint test-fast test-root ## everything that decides whether a change is go
 test-fast: setup ## tests that need neither root nor the kernel's help, under a minute
 	$(PYTEST) -q -m "not root" -n $(JOBS)
 
-test-root: setup ## tests with real loop devices, mounts, cgroups and containers (as root)
+test-root: root setup ## tests with real loop devices, mounts, cgroups and containers (as root)
 	$(PYTEST) -q -m root
 
 lint: setup ## ruff, mypy, import-linter, shellcheck
@@ -50,7 +50,7 @@ lock: setup ## resolve the Python dependencies anew
 	    --output-file=requirements/$${set%%:*}.txt pyproject.toml || exit 1; \
 	done
 
-bench: setup ## measure speed and size (as root)
+bench: root setup ## measure speed and size (as root)
 	$(BIN)/python -m bench
 
 setup: $(READY) ## install what is needed: Debian packages and a virtual environment
@@ -62,6 +62,9 @@ $(READY): requirements/dev.txt pyproject.toml
 	$(PIP) install --require-hashes --requirement requirements/dev.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "this makes mounts and containers: run it as root"; exit 1; }
 
 clean: ## remove everything that can be made again
 	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

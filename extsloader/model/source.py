@@ -73,6 +73,6 @@ class Filters:
     partition_labels: tuple[str, ...] = ()
     partition_types: tuple[str, ...] = ()
     min_size: int = 8192  # bytes; nothing smaller can hold superblock and trailer
-    max_size: int = 64 << 30  # bytes
+    max_size: int = 16 << 40  # bytes: a small image may lie on a large stick
     removable: bool | None = None  # None: both
     devices: tuple[str, ...] = ()  # glob patterns of device nodes, e.g. "/dev/sd*"

@@ -130,7 +130,7 @@ def test_all_problems_come_at_once_each_with_its_place(config: Path) -> None:
     ("text", "key", "expected"),
     [
         ("timeouts.retry_base = 100", "timeouts", "retry_base not above retry_cap"),
-        ("filters.min_size = '65G'", "filters", "min_size not above max_size"),
+        ("filters.min_size = '17T'", "filters", "min_size not above max_size"),
         ("timeouts.probe = nan", "timeouts.probe", "a finite number"),
         ("timeouts.probe = 0", "timeouts.probe", "greater than 0"),
         ("timeouts.probe = 2026-01-01", "timeouts.probe", "a valid number"),
