@@ -4,87 +4,20 @@ import asyncio
 import json
 import os
 import socket
-import stat
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import h11
 import pytest
 
-from extsloader.adapters.status_socket import Bounds, StatusSocket, endpoint, routes
-from extsloader.model.errors import MachineError
-from extsloader.model.reasons import Code
+from extsloader.adapters.status_socket import Bounds, routes
 from extsloader.model.status import StatusSnapshot
-from tests.fakes.status import DEGRADED, READY, FakeStatus
+from tests.fakes.status import DEGRADED, READY
+from tests.fakes.status_client import Client, Place, listening
 
 pytestmark = pytest.mark.timeout(20)
-
-
-class Client:
-    """A unix socket client with h11's view of HTTP."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-        self.http = h11.Connection(h11.CLIENT)
-
-    async def get(self, target: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
-        status, _ = await self.ask(target, method, **headers)
-        body = b""
-        while data := await self.more():
-            body += data
-        if self.http.our_state is h11.DONE and self.http.their_state is h11.DONE:
-            self.http.start_next_cycle()
-        return status, body
-
-    async def ask(
-        self, target: str, method: str = "GET", **headers: str
-    ) -> tuple[int, dict[str, str]]:
-        lines = [("Host", "localhost"), *((k.replace("_", "-"), v) for k, v in headers.items())]
-        request = h11.Request(method=method, target=target, headers=lines)
-        self.writer.write(self.http.send(request) or b"")
-        self.writer.write(self.http.send(h11.EndOfMessage()) or b"")
-        return await self.head()
-
-    async def head(self) -> tuple[int, dict[str, str]]:
-        event = await self._event()
-        assert isinstance(event, h11.Response)
-        return event.status_code, {k.decode(): v.decode() for k, v in event.headers}
-
-    async def more(self) -> bytes:
-        """The next piece of the body, empty at its end."""
-        event = await self._event()
-        return bytes(event.data) if isinstance(event, h11.Data) else b""
-
-    async def _event(self) -> object:
-        while (event := self.http.next_event()) is h11.NEED_DATA:
-            self.http.receive_data(await self.reader.read(65536))
-        return event
-
-
-class Place:
-    """A running status socket and the clients that a test opened."""
-
-    def __init__(self, status: FakeStatus, path: str, server: StatusSocket) -> None:
-        self.status = status
-        self.path = path
-        self.server = server
-        self.writers: list[asyncio.StreamWriter] = []
-
-    async def client(self) -> Client:
-        reader, writer = await asyncio.open_unix_connection(self.path)
-        self.writers.append(writer)
-        return Client(reader, writer)
-
-    async def get(self, target: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
-        return await (await self.client()).get(target, method, **headers)
-
-    async def close(self) -> None:
-        await self.server.close()
-        for writer in self.writers:
-            writer.close()
 
 
 @pytest.fixture
@@ -94,12 +27,8 @@ def bounds() -> Bounds:
 
 @pytest.fixture
 async def place(tmp_path: Path, bounds: Bounds) -> AsyncIterator[Place]:
-    path = str(tmp_path / "run" / "s.sock")
-    status = FakeStatus()
-    server = await StatusSocket(status, path, bounds=bounds).start()
-    place = Place(status, path, server)
-    yield place
-    await place.close()
+    async with listening(f"{tmp_path}/run/s.sock", bounds) as place:
+        yield place
 
 
 async def test_status_is_the_snapshot(place: Place) -> None:
@@ -383,78 +312,6 @@ async def test_descriptors_sent_along_do_not_arrive(place: Place) -> None:
 
 def _count_descriptors() -> int:
     return len(tuple(Path("/proc/self/fd").iterdir()))
-
-
-# The socket in the file system (rule: path socket, 0750 and 0660, moved into place).
-
-
-async def test_only_root_and_the_group_reach_the_socket(tmp_path: Path) -> None:
-    path = tmp_path / "run" / "s.sock"
-    server = await StatusSocket(FakeStatus(), str(path), group="daemon").start()
-    assert stat.S_IMODE(path.lstat().st_mode) == 0o660
-    assert stat.S_IMODE(path.parent.lstat().st_mode) == 0o750
-    assert path.lstat().st_gid == path.parent.lstat().st_gid == 1
-    assert [entry.name for entry in path.parent.iterdir()] == ["s.sock"]
-    await server.close()
-
-
-async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
-    path = str(tmp_path / "s.sock")
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(path)
-    server = await StatusSocket(FakeStatus(), path).start()
-    place = Place(FakeStatus(), path, server)
-    assert (await place.get("/v1/healthz"))[0] == 200
-    await place.close()
-
-
-async def test_a_live_daemon_is_left_alone(place: Place) -> None:
-    with pytest.raises(MachineError, match="another daemon answers") as caught:
-        await StatusSocket(FakeStatus(), place.path).start()
-    assert caught.value.problem.code is Code.BUSY
-    assert (await place.get("/v1/healthz"))[0] == 200
-
-
-@pytest.mark.parametrize("kind", ["file", "link", "directory", "fifo"])
-async def test_what_is_no_socket_is_not_touched(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "s.sock"
-    makers: dict[str, Callable[[], object]] = {
-        "file": lambda: path.write_text("precious"),
-        "link": lambda: path.symlink_to("/etc/passwd"),
-        "directory": path.mkdir,
-        "fifo": lambda: os.mkfifo(path),
-    }
-    makers[kind]()
-    with pytest.raises(MachineError, match="exists and is not a socket"):
-        await StatusSocket(FakeStatus(), str(path)).start()
-    assert path.lstat()
-
-
-async def test_a_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir(mode=0o777)
-    (tmp_path / "run").symlink_to("real")
-    with pytest.raises(MachineError, match="cannot open the status socket"):
-        await StatusSocket(FakeStatus(), str(tmp_path / "run/s.sock")).start()
-
-
-async def test_a_path_that_is_too_long_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(MachineError, match="longer than the 107 bytes"):
-        await StatusSocket(FakeStatus(), str(tmp_path / ("d" * 100) / "s.sock")).start()
-
-
-async def test_an_unknown_group_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(MachineError, match="there is no group 'extst-none'"):
-        await StatusSocket(FakeStatus(), str(tmp_path / "s.sock"), group="extst-none").start()
-
-
-async def test_closing_leaves_a_successors_socket_alone(tmp_path: Path) -> None:
-    path = tmp_path / "s.sock"
-    server = await StatusSocket(FakeStatus(), str(path)).start()
-    path.unlink()
-    successor = endpoint.open_endpoint(str(path), "")
-    await server.close()
-    assert path.exists()
-    successor.close()
 
 
 def _large_snapshot() -> StatusSnapshot:
