@@ -1,21 +1,24 @@
-"""Writes docs/states.md: a service's life as a diagram, from the tables that decide it."""  # noqa: INP001 - a script
+"""Writes docs/states.md: the lives of images and services, from the tables that decide them."""  # noqa: INP001 - a script
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from extsloader.core.supervision import FACTS, LEADS_TO, ORDERS, Fact, Order
-from extsloader.model.world import ServicePhase
+from extsloader.core import lifecycle, supervision
+from extsloader.model.world import ImagePhase, ServicePhase
 
 TARGET = Path(__file__).with_name("states.md")
 
 HEAD = """\
-# The life of a service
+# States
 
-Made from the tables in `extsloader/core/supervision.py` by `make generate`: do not edit.
+Made from the tables in `extsloader/core/lifecycle.py` and `extsloader/core/supervision.py` by
+`make generate`: do not edit.
 
 An arrow is what happens when something is reported.
-One that begins with "order" is what the agent does by itself, because the service is wanted
-or because it is not.
+One that begins with "order" is what the agent does by itself, because the image or the service is
+wanted or because it is not.
 """
 
 AFTER_REMOVAL = (
@@ -26,37 +29,44 @@ AFTER_REMOVAL = (
 )
 """Where `removed` leads was decided when the end was reported: it is no row of a table."""
 
+Arrow = tuple[StrEnum, StrEnum, str]
+Orders = Mapping[Any, StrEnum | None]  # by (phase, wanted), of either kind
+
 
 def draw() -> str:
     """The page as text, the same for the same tables."""
-    return "\n".join((HEAD, "```mermaid", *_lines(), "```", "", *_table(), ""))
+    images: list[Arrow] = [(a, b, str(fact)) for (a, fact), b in lifecycle.FACTS.items()]
+    images += _ordered(lifecycle.ORDERS, lifecycle.LEADS_TO)
+    services: list[Arrow] = [(a, b, str(fact)) for (a, fact), b in supervision.FACTS.items()]
+    services += [(ServicePhase.REMOVING, b, supervision.Fact.REMOVED) for b in AFTER_REMOVAL]
+    services += _ordered(supervision.ORDERS, supervision.LEADS_TO)
+    return "\n".join(
+        (
+            HEAD,
+            *_section("The life of an image", ImagePhase.STORED, images, lifecycle.ORDERS),
+            *_section("The life of a service", ServicePhase.IDLE, services, supervision.ORDERS),
+        )
+    )
 
 
-def _lines() -> Iterator[str]:
-    yield "stateDiagram-v2"
-    yield f"    [*] --> {_name(ServicePhase.IDLE)}"
-    for (phase, fact), after in FACTS.items():
-        yield f"    {_name(phase)} --> {_name(after)}: {fact}"
-    for after in AFTER_REMOVAL:
-        yield f"    {_name(ServicePhase.REMOVING)} --> {_name(after)}: {Fact.REMOVED}"
-    for (phase, wanted), order in ORDERS.items():
-        if order is not None:
-            why = "wanted" if wanted else "not wanted"
-            yield f"    {_name(phase)} --> {_name(LEADS_TO[order])}: order {order} ({why})"
+def _ordered(orders: Orders, leads_to: Mapping[Any, StrEnum]) -> list[Arrow]:
+    return [
+        (phase, leads_to[order], f"order {order} ({'wanted' if wanted else 'not wanted'})")
+        for (phase, wanted), order in orders.items()
+        if order is not None
+    ]
 
 
-def _table() -> Iterator[str]:
-    yield "| phase | wanted | not wanted |"
-    yield "|---|---|---|"
-    for phase in ServicePhase:
-        yield f"| {phase} | {_say(ORDERS[phase, True])} | {_say(ORDERS[phase, False])} |"
+def _section(title: str, first: StrEnum, arrows: list[Arrow], orders: Orders) -> Iterator[str]:
+    yield from (f"## {title}", "", "```mermaid", "stateDiagram-v2", f"    [*] --> {_name(first)}")
+    yield from (f"    {_name(a)} --> {_name(b)}: {why}" for a, b, why in arrows)
+    yield from ("```", "", "| phase | wanted | not wanted |", "|---|---|---|")
+    for phase in type(first):
+        yield f"| {phase} | {orders[phase, True] or ''} | {orders[phase, False] or ''} |"
+    yield ""
 
 
-def _say(order: Order | None) -> str:
-    return "" if order is None else order.value
-
-
-def _name(phase: ServicePhase) -> str:
+def _name(phase: StrEnum) -> str:
     """Mermaid takes a hyphen for part of an arrow."""
     return phase.replace("-", "_")
 

@@ -1,20 +1,9 @@
-"""Which image is active, and its way into and out of the mount table.
-
-    phase        | wanted                 | not wanted
-    -------------+------------------------+------------------------------------
-    stored       | MountImage -> mounting | nothing
-    mounting     | wait for the report    | wait for the report
-    mounted      | nothing                | UnmountImage once no service is left
-    unmounting   | wait for the report    | wait for the report
-    broken       | nothing                | nothing
-
-An image is wanted while it is the active one and the agent is not stopping. At most one order is
-in flight for an image, so an unmount can never overtake a mount.
-"""
+"""Which image is active, and what its reports and orders do; `core.lifecycle` has the moves."""
 
 from dataclasses import replace
 
 from extsloader.core import candidates
+from extsloader.core.lifecycle import LEADS_TO, Fact, Order, next_phase, order_for
 from extsloader.core.step import Step, leave, put
 from extsloader.model.effects import (
     CancelTimer,
@@ -44,21 +33,20 @@ def add(world: World, source: SourceId, stored: StoredImage) -> Step:
 
 def take_mounted(world: World, digest: Digest, mountpoint: str) -> Step:
     """The image is mounted."""
-    image = _in_phase(world, digest, ImagePhase.MOUNTING)
-    return Step(_put(world, replace(image, phase=ImagePhase.MOUNTED, mountpoint=mountpoint)))
+    image = _advance(world, digest, Fact.MOUNTED)
+    return Step(_put(world, replace(image, mountpoint=mountpoint)))
 
 
 def take_failed(world: World, digest: Digest, problem: Problem) -> Step:
     """The image cannot be mounted: another one may get its chance."""
-    image = _in_phase(world, digest, ImagePhase.MOUNTING)
-    broken = _put(world, replace(image, phase=ImagePhase.BROKEN, problem=problem))
-    return Step(replace(broken, active=None))
+    image = _advance(world, digest, Fact.FAILED)
+    return Step(replace(_put(world, replace(image, problem=problem)), active=None))
 
 
 def take_unmounted(world: World, digest: Digest, problem: Problem | None) -> Step:
     """The image is out of the mount table, or stays there for a reason."""
-    image = _in_phase(world, digest, ImagePhase.UNMOUNTING)
-    stored = replace(image, phase=ImagePhase.STORED, mountpoint="", problem=problem)
+    image = _advance(world, digest, Fact.UNMOUNTED)
+    stored = replace(image, mountpoint="", problem=problem)
     return Step(replace(leave(_put(world, stored), problem), services={}))
 
 
@@ -79,17 +67,14 @@ def end_waiting(world: World) -> Step:
 
 
 def move(world: World) -> Step:
-    """Give the order that the table above names, if any."""
+    """Give the orders that are due."""
     step = Step(world)
     for digest, image in world.images.items():
-        wanted = is_wanted(world, digest)
-        match image.phase, wanted:
-            case ImagePhase.STORED, True:
-                step = _order(step, image, ImagePhase.MOUNTING, MountImage(image.stored))
-            case ImagePhase.MOUNTED, False if _is_free(world):
-                step = _order(step, image, ImagePhase.UNMOUNTING, UnmountImage(digest))
-            case _:
-                pass
+        order = order_for(image.phase, wanted=is_wanted(world, digest))
+        if order is Order.MOUNT:
+            step = step.then(_begin, image, order, MountImage(image.stored))
+        elif order is Order.UNMOUNT and _is_free(world):
+            step = step.then(_begin, image, order, UnmountImage(digest))
     return step
 
 
@@ -98,8 +83,8 @@ def is_wanted(world: World, digest: Digest | None) -> bool:
     return digest is not None and digest == world.active and not world.stopping
 
 
-def _order(step: Step, image: Image, phase: ImagePhase, effect: Effect) -> Step:
-    return Step(_put(step.world, replace(image, phase=phase)), (*step.effects, effect))
+def _begin(world: World, image: Image, order: Order, effect: Effect) -> Step:
+    return Step(_put(world, replace(image, phase=LEADS_TO[order])), (effect,))
 
 
 def _wait(world: World) -> Step:
@@ -133,12 +118,11 @@ def _is_free(world: World) -> bool:
     return all(s.phase is ServicePhase.IDLE for s in world.services.values())
 
 
-def _in_phase(world: World, digest: Digest, phase: ImagePhase) -> Image:
+def _advance(world: World, digest: Digest, fact: Fact) -> Image:
     image = world.images.get(digest)
-    if image is None or image.phase is not phase:
-        found = image.phase if image else "unknown"
-        raise IllegalTransitionError(f"image {digest} is {found}, a report expects {phase}")
-    return image
+    if image is None:
+        raise IllegalTransitionError(f"an image that is not known cannot be {fact}: {digest}")
+    return replace(image, phase=next_phase(image.phase, fact))
 
 
 def _put(world: World, image: Image) -> World:

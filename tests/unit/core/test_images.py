@@ -153,11 +153,11 @@ def test_after_an_unmount_no_service_is_known(problem: Problem | None) -> None:
 
 def test_reports_about_images_that_do_not_move_are_our_bug() -> None:
     world = holding(OLD)
-    with pytest.raises(IllegalTransitionError, match="is stored, a report expects mounting"):
+    with pytest.raises(IllegalTransitionError, match="an image that is stored cannot be mounted"):
         images.take_mounted(world, OLD.digest, "/mnt")
-    with pytest.raises(IllegalTransitionError, match="is stored, a report expects unmounting"):
+    with pytest.raises(IllegalTransitionError, match="an image that is stored cannot be unmounted"):
         images.take_unmounted(world, OLD.digest, None)
-    with pytest.raises(IllegalTransitionError, match="is unknown, a report expects mounting"):
+    with pytest.raises(IllegalTransitionError, match="is not known cannot be failed"):
         images.take_failed(world, NEW.digest, BAD)
 
 
