@@ -1,6 +1,5 @@
 """Bundles that LinuxKit's own builder made, run for real from where our mounts put them."""
 
-import tarfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,14 +8,13 @@ import pytest
 from extsloader.model.events import Cause, CauseKind
 from extsloader.model.ids import ServiceName
 from extsloader.model.manifest import Service
+from tests.fakes import linuxkit
 from tests.integration.containers import (
     Bench,
     install_shell,
 )
 
 pytestmark = pytest.mark.root
-
-LINUXKIT_TAR = Path(__file__).parents[2] / "../shared/data/linuxkit-image/extension.tar.gz"
 
 
 @pytest.fixture
@@ -29,10 +27,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 @pytest.fixture
 def linuxkit(run_directories: None, bench: Bench) -> Bench:  # noqa: ARG001 - removed after it
     """The tree that LinuxKit's own builder made, with a shell in place of its empty programs."""
-    if not LINUXKIT_TAR.exists():
-        pytest.skip("the LinuxKit tar is not there")
-    with tarfile.open(LINUXKIT_TAR) as tar:
-        tar.extractall(bench.image, filter="fully_trusted")  # noqa: S202 - our own data
+    linuxkit.unpack(bench.image)
     for name in ("services/zeta", "onboot/000-setup", "volumes/vol"):
         lower = bench.image / "containers" / name / "lower"
         install_shell(lower)

@@ -1,7 +1,6 @@
 """An image of the bundles that LinuxKit's own builder made."""
 
 import shutil
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,23 +10,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from extsloader.adapters.machine_facts import read_machine
 from extsloader.imagebuild.image import build_image
 from extsloader.model.settings import Settings
+from tests.fakes import linuxkit as linuxkit_tar
 from tests.fakes.real_agent import StartAgent, find_service
 from tests.fakes.real_devices import LoopDevice
 from tests.fakes.real_images import BUSYBOX, IDLE
 
 pytestmark = pytest.mark.root
 
-LINUXKIT_TAR = Path(__file__).parents[3] / "../shared/data/linuxkit-image/extension.tar.gz"
-
 
 @pytest.fixture
 def linuxkit(tmp_path: Path, key: Ed25519PrivateKey) -> Path:
     """The tree as it is, but its programs, which are empty, are a shell and a script."""
-    if not LINUXKIT_TAR.exists():
-        pytest.skip("the LinuxKit tar is not there")
     tree = tmp_path / "tree"
-    with tarfile.open(LINUXKIT_TAR) as tar:
-        tar.extractall(tree, filter="fully_trusted")  # noqa: S202 - our own data
+    linuxkit_tar.unpack(tree)
     for lower in tree.glob("containers/*/*/lower"):
         shutil.copy(BUSYBOX, lower / "bin/busybox")
         for name in ("sh", "sleep"):
