@@ -8,7 +8,7 @@ import pytest
 from extsloader.model.events import Cause, CauseKind
 from extsloader.model.ids import ServiceName
 from extsloader.model.manifest import Service
-from tests.fakes import linuxkit
+from tests.fakes import linuxkit as linuxkit_tar
 from tests.integration.containers import (
     Bench,
     install_shell,
@@ -27,7 +27,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 @pytest.fixture
 def linuxkit(run_directories: None, bench: Bench) -> Bench:  # noqa: ARG001 - removed after it
     """The tree that LinuxKit's own builder made, with a shell in place of its empty programs."""
-    linuxkit.unpack(bench.image)
+    linuxkit_tar.unpack(bench.image)
     for name in ("services/zeta", "onboot/000-setup", "volumes/vol"):
         lower = bench.image / "containers" / name / "lower"
         install_shell(lower)
