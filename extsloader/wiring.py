@@ -18,6 +18,7 @@ from extsloader.adapters.mounts.port import Mounts
 from extsloader.adapters.notify import Notifier
 from extsloader.adapters.oci.runtime import OciRuntime
 from extsloader.adapters.readiness import ServiceReadiness
+from extsloader.adapters.service_log import ServiceLogs
 from extsloader.adapters.status_socket import StatusSocket
 from extsloader.adapters.store import Store
 from extsloader.adapters.udev import UdevSources
@@ -30,7 +31,7 @@ from extsloader.model.status import AgentStatus, Change
 from extsloader.model.world import World
 from extsloader.ports.machine import Ports, SourcePort
 from extsloader.runtime.executor import Executor
-from extsloader.runtime.hub import Hub
+from extsloader.runtime.hub import Hub, Live
 from extsloader.runtime.loop import Loop
 from extsloader.runtime.threads import Threads
 
@@ -96,9 +97,12 @@ class Agent:
         self.hub = Hub(
             world,
             read_moment,
-            agent=lambda: replace(started, rss=read_memory()),
-            usage=ports.cgroups.usage,
-            log_dir=f"{settings.paths.run}/log",
+            Live(
+                agent=lambda: replace(started, rss=read_memory()),
+                usage=ports.cgroups.usage,
+                log=ServiceLogs(settings.paths.logs).read_tail,
+            ),
+            settings.paths.logs,
         )
         self.loop = Loop(world, read_moment, self._execute, self.hub.publish, journal.log)
         self.executor = Executor(ports, Threads(), self.loop.put, self._record, journal.log)

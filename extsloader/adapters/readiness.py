@@ -89,8 +89,8 @@ class ServiceReadiness:
             return False, f"no answer within {DEADLINE:g} s"
         except MachineError as error:
             return False, error.problem.message
-        except OSError as error:
-            return False, error.strerror or f"{error}"
+        except OSError as error:  # asyncio words some of them itself, with Python's brackets
+            return False, os.strerror(error.errno).lower() if error.errno else f"{error}"
 
     async def _run(self, service: ServiceName, command: tuple[str, ...]) -> tuple[bool, str]:
         code, reason = await self._execute(service, command, DEADLINE)

@@ -19,22 +19,27 @@ def explain(snapshot: StatusSnapshot, name: ServiceName, log_dir: str) -> Explan
         service=name,
         summary=_summary(service, root),
         steps=(*steps, *_extras(root, log_dir)),
+        root=root.name,
         next_step=_next_step(root, log_dir),
     )
+
+
+def is_well(snapshot: StatusSnapshot, name: ServiceName) -> bool:
+    """Whether nothing is wrong with the service itself."""
+    return any(s.name == name and s.state in FINE for s in snapshot.services)
 
 
 def _follow(
     services: dict[ServiceName, ServiceStatus], service: ServiceStatus
 ) -> tuple[ServiceStatus, ...]:
-    """Symptom first, then what it waits for, down to a service that waits for nothing."""
+    """Symptom first, then what it waits for or misses, down to a service that waits for nothing."""
     chain = [service]
-    while chain[-1].state not in FINE:
+    while True:
         waited = [services[n] for n in (*chain[-1].waiting_for, *_given_up(services, chain[-1]))]
         worst = next((w for w in waited if w.state not in FINE and w not in chain), None)
         if worst is None:
-            break
+            return tuple(chain)
         chain.append(worst)
-    return tuple(chain)
 
 
 def _given_up(
@@ -44,11 +49,10 @@ def _given_up(
 
 
 def _summary(service: ServiceStatus, root: ServiceStatus) -> str:
-    if service.state in FINE:
-        return f"{service.name} is {service.state}"
     if root is service:
         return _sentence(service)
-    return f"{service.name} is {_say(service.state)} because {_sentence(root)}"
+    link = "but" if service.state in FINE else "because"
+    return f"{service.name} is {_say(service.state)} {link} {_sentence(root)}"
 
 
 def _sentence(service: ServiceStatus) -> str:
@@ -60,7 +64,9 @@ def _sentence(service: ServiceStatus) -> str:
 def _extras(root: ServiceStatus, log_dir: str) -> tuple[str, ...]:
     lines = []
     if root.restarts:
-        lines.append(f"{root.name} was restarted {root.restarts} times; last end: {root.last_exit}")
+        times = "once" if root.restarts == 1 else f"{root.restarts} times"
+        end = f"; it last ended with {root.last_exit}" if root.last_exit else ""
+        lines.append(f"{root.name} was restarted {times}{end}")
     lines += [f"{root.name} runs with less than it asked for: {r}" for r in root.reduced]
     if root.state not in FINE:
         lines.append(f"its log is {log_dir}/{root.name}.log")

@@ -220,10 +220,10 @@ def _become_ready(world: World, state: ServiceState, moment: Moment) -> Step:
 
 def _give_up_waiting(world: World, state: ServiceState, moment: Moment) -> Step:
     readiness = state.spec.readiness
-    detail = state.detail or f"no {readiness.kind} said so"
+    detail = state.detail or f"no word by {readiness.kind}"
     problem = Problem(
         Code.READINESS,
-        f"cannot call {state.spec.name} ready: {detail} within {readiness.timeout:g} s",
+        f"cannot call {state.spec.name} ready within {readiness.timeout:g} s: {detail}",
         "look at the service's log, or raise readiness.timeout in its manifest",
     )
     late = replace(move(state, Fact.LATE, moment), problem=problem)

@@ -1,6 +1,7 @@
 """The one truth as readers see it, computed from the world and nothing else."""
 
 from extsloader.core import candidates, fleet
+from extsloader.core.supervision import UP
 from extsloader.model.ids import Digest, ServiceName, short
 from extsloader.model.machine import Moment
 from extsloader.model.reasons import Problem
@@ -163,7 +164,8 @@ def _reason(state: ServiceState, waiting: tuple[ServiceName, ...]) -> str:
     if state.problem is not None and state.phase is not ServicePhase.READY:
         return state.problem.message
     if waiting:
-        return f"waits for {', '.join(waiting)}"
+        verb = "misses" if state.phase in UP else "waits for"
+        return f"{verb} {', '.join(waiting)}"
     if state.phase is ServicePhase.STARTED:
         said = f": {state.detail}" if state.detail else ""
         return f"waits for readiness by {state.spec.readiness.kind}{said}"

@@ -69,6 +69,9 @@ def show_explanation(explanation: Explanation, style: Style) -> str:
     if explanation.steps:
         steps = enumerate(explanation.steps, 1)
         lines += ["", *(f"  {number}. {printable(step)}" for number, step in steps)]
+    if explanation.log:
+        lines += ["", style.faint(f"last lines of {explanation.root}:")]
+        lines += [f"  | {printable(line)}" for line in explanation.log]
     if explanation.next_step:
         lines += ["", f"{style.faint('next step:')} {printable(explanation.next_step)}"]
     return "\n".join(lines)

@@ -53,9 +53,9 @@ class Cause:
             case CauseKind.SIGNAL:
                 return f"signal {self.number}"
             case CauseKind.OOM:
-                return "killed: out of memory"
+                return "a kill for lack of memory"
             case CauseKind.LOST:
-                return "its supervisor conmon ended, exit code unknown"
+                return "an unknown exit code, as its supervisor conmon was gone"
 
 
 @dataclass(frozen=True, slots=True)

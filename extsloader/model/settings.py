@@ -32,6 +32,11 @@ class Paths:
         return f"{self.run}/extsloader.sock"
 
     @property
+    def logs(self) -> str:
+        """What services write, `<service>.log`: in memory, and gone after a reboot."""
+        return f"{self.run}/log"
+
+    @property
     def store(self) -> str:
         """Verified images, `<digest>.img`."""
         return f"{self.state}/store"

@@ -142,4 +142,6 @@ class Explanation:
     service: ServiceName
     summary: str  # one sentence
     steps: tuple[str, ...] = ()  # symptom first, root cause last
+    root: ServiceName  # the service at the bottom of it
+    log: tuple[str, ...] = ()  # its last lines, oldest first, while it is not well
     next_step: str = ""  # what the operator can do

@@ -3,10 +3,10 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from extsloader.core import view
-from extsloader.core.explain import explain
+from extsloader.core.explain import explain, is_well
 from extsloader.model.ids import ServiceName
 from extsloader.model.status import (
     AgentState,
@@ -24,21 +24,22 @@ REMEMBERED = 1024
 """Changes kept for `/v1/events`: a crash storm of 50 services fills it in minutes, not seconds."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """What is read only when somebody asks."""
+
+    agent: Callable[[], AgentStatus]
+    usage: Callable[[ServiceName], Usage]
+    log: Callable[[ServiceName], tuple[str, ...]]
+
+
 class Hub:
     """The newest world for readers (StatusPort), and the last changes."""
 
-    def __init__(
-        self,
-        world: World,
-        clock: Clock,
-        agent: Callable[[], AgentStatus],
-        usage: Callable[[ServiceName], Usage],
-        log_dir: str,
-    ) -> None:
+    def __init__(self, world: World, clock: Clock, live: Live, log_dir: str) -> None:
         self._world = world
         self._clock = clock
-        self._agent = agent
-        self._usage = usage
+        self._live = live
         self._log_dir = log_dir
         self._generation = 0
         self._since = clock().wall
@@ -79,8 +80,12 @@ class Hub:
         return self._take_snapshot()
 
     def explain(self, service: ServiceName) -> Explanation | None:
-        """Why the service is as it is; None for an unknown name."""
-        return explain(view.take_snapshot(self._world, self._clock()), service, self._log_dir)
+        """Why the service is as it is, with the last words of the one to blame."""
+        snapshot = view.take_snapshot(self._world, self._clock())
+        found = explain(snapshot, service, self._log_dir)
+        if found is None or is_well(snapshot, found.root):
+            return found
+        return replace(found, log=self._live.log(found.root))
 
     def changes_since(self, change: int) -> tuple[Change, ...]:
         """Remembered changes with a higher number, oldest first."""
@@ -94,10 +99,12 @@ class Hub:
 
     def _take_snapshot(self) -> StatusSnapshot:
         found = view.take_snapshot(self._world, self._clock())
-        return replace(found, generation=self._generation, since=self._since, agent=self._agent())
+        return replace(
+            found, generation=self._generation, since=self._since, agent=self._live.agent()
+        )
 
     def _add_usage(self, service: ServiceStatus) -> ServiceStatus:
-        return replace(service, usage=self._usage(service.name)) if service.pid else service
+        return replace(service, usage=self._live.usage(service.name)) if service.pid else service
 
     def _wake(self) -> None:
         """Everybody who waits now looks again; an event set for good would make them spin."""

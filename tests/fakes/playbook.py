@@ -15,7 +15,7 @@ from extsloader.model.machine import Moment
 from extsloader.model.status import AgentStatus, ServiceStatus, StatusSnapshot
 from extsloader.model.world import World
 from extsloader.runtime.executor import Executor
-from extsloader.runtime.hub import Hub
+from extsloader.runtime.hub import Hub, Live
 from extsloader.runtime.loop import Loop
 from tests.fakes import builders
 from tests.fakes.machine import FakeMachine
@@ -49,9 +49,12 @@ class Agent:
         self.hub = Hub(
             world,
             self.now,
-            agent=lambda: AgentStatus(version="0", pid=1, started=0.0),
-            usage=ports.cgroups.usage,
-            log_dir="/log",
+            Live(
+                agent=lambda: AgentStatus(version="0", pid=1, started=0.0),
+                usage=ports.cgroups.usage,
+                log=lambda service: (f"last word of {service}",),
+            ),
+            "/log",
         )
         self.loop = Loop(world, self.now, self._execute, self.hub.publish, LOG)
         self.executor = Executor(ports, Inline(), self.loop.put, self.hub.record, LOG)

@@ -102,6 +102,8 @@ EXPLANATION = Explanation(
         "webui is blocked: it requires telemetry",
         "telemetry is backing off: it ended with exit code 1, 3 times in a row",
     ),
+    root=ServiceName("telemetry"),
+    log=("cannot reach the broker",),
     next_step="look at the log of telemetry",
 )
 

@@ -95,7 +95,7 @@ async def test_a_service_that_is_never_ready_is_stopped_and_tried_again_later() 
         await agent.until_service("broker", "backing-off")
         broker = agent.service("broker")
         assert broker.code is Code.READINESS
-        assert broker.reason == "cannot call broker ready: tcp says no within 30 s"
+        assert broker.reason == "cannot call broker ready within 30 s: tcp says no"
         assert "signal broker SIGTERM" in machine.calls
         assert agent.service("exporter").state == "ready"
         assert agent.snapshot().state == "degraded"

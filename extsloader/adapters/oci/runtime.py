@@ -65,7 +65,7 @@ class OciRuntime:
         program = _find_program(_choose_runtime(settings, machine))
         self._command = (program, "--root", f"{self._root}")
         self._deadline = settings.timeouts.runtime
-        self._logs = run_directory / "log"
+        self._logs = Path(settings.paths.logs)
         self._records = Records(run_directory / "containers")
         self._watched: dict[ServiceName, Watched] = {}
         self._on_exit: OnExit | None = None

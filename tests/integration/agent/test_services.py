@@ -92,9 +92,9 @@ def ward(
 
 
 ILL = {
-    "never": ("backing-off", "E_READINESS", "exit code 0", "exit code 1 within 0.3 s"),
+    "never": ("backing-off", "E_READINESS", "exit code 0", "within 0.3 s: exit code 1"),
     "crash": ("parked", "E_EXIT", "exit code 7", "gave up after 2 failures in a row"),
-    "greedy": ("backing-off", "E_RESOURCE", "killed: out of memory", "more memory than"),
+    "greedy": ("backing-off", "E_RESOURCE", "a kill for lack of memory", "more memory than"),
     "missing": ("parked", "E_RUNTIME", "", "/bin/none"),
 }
 

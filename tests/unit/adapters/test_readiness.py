@@ -229,7 +229,7 @@ class TestFile:
 
     async def test_a_process_that_has_ended_has_no_files(self) -> None:
         ready, detail = await check(Readiness(kind=ProbeKind.FILE, path="/"), 2**22 - 1)
-        assert (ready, detail) == (False, "No such file or directory")
+        assert (ready, detail) == (False, "no such file or directory")
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_a_symptom_is_followed_to_its_root() -> None:
         "dashboard is blocked: waits for telemetry",
         "telemetry is blocked: waits for broker",
         "broker is backing off: exit code 7; next try in 8 s",
-        "broker was restarted 3 times; last end: exit code 7",
+        "broker was restarted 3 times; it last ended with exit code 7",
         "its log is /log/broker.log",
     )
     assert found.next_step == "read /log/broker.log"
@@ -56,8 +56,16 @@ def test_a_ready_service_needs_nothing() -> None:
     assert found.steps == ("a is ready", "a runs with less than it asked for: no io limits")
 
 
-def test_a_ready_service_is_not_followed_to_what_it_misses() -> None:
-    assert ask("a", status("a", "ready", waiting_for=("broker",)), BROKER).summary == "a is ready"
+def test_a_ready_service_is_followed_to_what_it_misses() -> None:
+    user = status("a", "ready", reason="misses broker", waiting_for=("broker",))
+    found = ask("a", user, BROKER)
+    assert found.summary == "a is ready but broker is backing off: exit code 7; next try in 8 s"
+    assert found.root == "broker"
+
+
+def test_one_restart_is_told_as_one_and_no_end_is_made_up() -> None:
+    found = ask("a", status("a", "backing-off", restarts=1))
+    assert "a was restarted once" in found.steps
 
 
 def test_a_service_on_its_way_only_needs_patience() -> None:

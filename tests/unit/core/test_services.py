@@ -226,14 +226,14 @@ def test_the_answer_to_a_check_that_nobody_waits_for_changes_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("detail", "says"),
-    [("refused", "refused within 30 s"), ("", "no tcp said so within 30 s")],
+    [("refused", "within 30 s: refused"), ("", "within 30 s: no word by tcp")],
 )
 def test_a_late_service_is_stopped_and_says_why(detail: str, says: str) -> None:
     step = report(one(P.STARTED, detail=detail), Fact.LATE)
     state = worlds.state(step.world, "a")
     assert state.problem is not None
     assert state.problem.code is Code.READINESS
-    assert state.problem.message == f"cannot call a ready: {says}"
+    assert state.problem.message == f"cannot call a ready {says}"
     assert state.after_removal is P.BACKING_OFF
     assert orders(step) == [fx.SignalService(A, RUN, "SIGTERM"), timer(TimerKind.GRACE, 10)]
 

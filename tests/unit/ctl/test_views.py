@@ -127,6 +127,9 @@ def test_an_explanation() -> None:
       1. webui is blocked: it requires telemetry
       2. telemetry is backing off: it ended with exit code 1, 3 times in a row
 
+    last lines of telemetry:
+      | cannot reach the broker
+
     next step: look at the log of telemetry
     """)
 

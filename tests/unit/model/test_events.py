@@ -10,8 +10,8 @@ from extsloader.model.events import Cause, CauseKind
     [
         (Cause(CauseKind.CODE, 7), "exit code 7"),
         (Cause(CauseKind.SIGNAL, 9), "signal 9"),
-        (Cause(CauseKind.OOM, 9), "killed: out of memory"),
-        (Cause(CauseKind.LOST), "its supervisor conmon ended, exit code unknown"),
+        (Cause(CauseKind.OOM, 9), "a kill for lack of memory"),
+        (Cause(CauseKind.LOST), "an unknown exit code, as its supervisor conmon was gone"),
     ],
 )
 def test_an_end_is_told_in_words(cause: Cause, words: str) -> None:

@@ -6,7 +6,7 @@ from extsloader.model.ids import ServiceName
 from extsloader.model.machine import Moment
 from extsloader.model.status import AgentState, AgentStatus, Change, Usage
 from extsloader.model.world import ServicePhase, World
-from extsloader.runtime.hub import REMEMBERED, Hub
+from extsloader.runtime.hub import REMEMBERED, Hub, Live
 from tests.fakes import builders, worlds
 
 
@@ -22,9 +22,12 @@ def open_hub(world: World | None = None, clock: Clock | None = None) -> Hub:
     return Hub(
         world or builders.world(),
         clock or Clock(),
-        agent=lambda: AgentStatus(version="1", pid=7, started=0.0),
-        usage=lambda name: Usage(pids=len(name)),
-        log_dir="/log",
+        Live(
+            agent=lambda: AgentStatus(version="1", pid=7, started=0.0),
+            usage=lambda name: Usage(pids=len(name)),
+            log=lambda name: (f"last word of {name}",),
+        ),
+        "/log",
     )
 
 
@@ -40,6 +43,18 @@ async def test_a_snapshot_is_complete() -> None:
     assert usage == {"abc": Usage(pids=3), "off": None}
     assert snapshot.agent == AgentStatus(version="1", pid=7, started=0.0)
     assert snapshot.generation == 0
+
+
+async def test_an_explanation_ends_with_the_last_words_of_the_one_to_blame() -> None:
+    services = (builders.service("user", requires=["base"]), builders.service("base"))
+    world = worlds.running(*services, user=ServicePhase.READY, base=ServicePhase.READY)
+    hub = open_hub(worlds.change(world, "base", phase=ServicePhase.PARKED))
+    found = hub.explain(ServiceName("user"))
+    assert found is not None
+    assert (found.root, found.log) == ("base", ("last word of base",))
+    well = open_hub(world).explain(ServiceName("user"))
+    assert well is not None
+    assert well.log == ()
 
 
 async def test_since_moves_with_the_state_only() -> None:
