@@ -1,106 +1,188 @@
-"""LinuxKit image definitions: the keys that a pkgs image uses, every other one is an error."""
+"""LinuxKit image definitions: every section and key of LinuxKit's schema, no other.
 
-from pathlib import Path
-from typing import Annotated
+Stricter than LinuxKit in what would only fail, or do harm, later: names that are no plain
+directories, paths with `..`, volumes and user names that nothing defines.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, Self
 
-from extsloader.imagebuild.yamlfile import check, load_yaml
+from pydantic import Field, StringConstraints, model_validator
+
+from extsloader.imagebuild.container import Extended, Id, Strict
+from extsloader.imagebuild.yamlfile import Document, Finding, check, read_yaml, tell
 from extsloader.model.errors import SettingsError
-
-_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")]
 """LinuxKit does not check names; ours become directories, cgroups and container ids."""
 
-Id = Annotated[int, Field(ge=0, le=2**31 - 1)]
-"""Larger ids wrapped around to root in a runtime once (CVE-2024-40635)."""
+VolumeName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]+$")]
+Image = Annotated[str, StringConstraints(pattern=r"^\S+$")]
 
-Bind = Annotated[str, StringConstraints(pattern=r"^[^:]+:[^:]+(:[^:]+)?$")]
-Tmpfs = Annotated[str, StringConstraints(pattern=r"^/[^:]*(:[^:]+)?$")]
-Rlimit = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]+(,([0-9]{1,19}|unlimited)){2}$")]
+_CONTENTS = ("directory", "symlink", "contents", "source", "metadata")
 
 
-class Mount(BaseModel):
-    """One mount, as the OCI runtime specification has it."""
-
-    model_config = _STRICT
-
-    destination: str
-    type: str = ""
-    source: str = ""
-    options: list[str] = []
-
-
-class Runtime(BaseModel):
-    """What LinuxKit's `service` prepares on the host before it creates the container."""
-
-    model_config = _STRICT
-
-    cgroups: list[str] | None = None
-    mounts: list[Mount] | None = None
-    mkdir: list[str] | None = None
-    namespace: str | None = None
-
-
-class Container(BaseModel):
-    """How to run a container; None is "not said here"."""
-
-    model_config = _STRICT
-
-    command: list[str] | None = None
-    env: list[str] | None = None
-    cwd: str | None = None
-    uid: Id | None = None
-    gid: Id | None = None
-    additional_gids: list[Id] | None = Field(default=None, alias="additionalGids")
-    capabilities: list[str] | None = None
-    no_new_privileges: bool | None = Field(default=None, alias="noNewPrivileges")
-    rlimits: list[Rlimit] | None = None
-    oom_score_adj: int | None = Field(default=None, alias="oomScoreAdj")
-    readonly: bool | None = None
-    binds: list[Bind] | None = None
-    tmpfs: list[Tmpfs] | None = None
-    mounts: list[Mount] | None = None
-    net: str | None = None
-    pid: str | None = None
-    ipc: str | None = None
-    uts: str | None = None
-    hostname: str | None = None
-    rootfs_propagation: str | None = Field(default=None, alias="rootfsPropagation")
-    cgroups_path: str | None = Field(default=None, alias="cgroupsPath")
-    masked_paths: list[str] | None = Field(default=None, alias="maskedPaths")
-    readonly_paths: list[str] | None = Field(default=None, alias="readonlyPaths")
-    runtime: Runtime | None = None
-
-
-class Entry(Container):
-    """One service of an image definition."""
+class Entry(Extended):
+    """One container of an image definition."""
 
     name: Name
-    image: str
-    capabilities_add: list[str] = Field(default=[], alias="capabilities.add")
-    binds_add: list[Bind] = Field(default=[], alias="binds.add")
+    image: Image
 
 
-class Definition(BaseModel):
-    """An image definition. A pkgs image is not booted: it has no kernel, init or onboot."""
+class Kernel(Strict):
+    """The image that holds the kernel, and the names of the files in it."""
 
-    model_config = _STRICT
+    image: str = ""
+    cmdline: str = ""
+    binary: str = "kernel"
+    tar: str = "kernel.tar"
+    ucode: str = ""
 
-    services: list[Entry]
+
+class Trust(Strict):
+    """LinuxKit reads this and does nothing with it; neither do we."""
+
+    image: list[str] = Field(default=[])
+    org: list[str] = Field(default=[])
+
+
+class File(Strict):
+    """One more file of the image; it is written last and so replaces others."""
+
+    path: Annotated[str, StringConstraints(min_length=1)]
+    directory: bool = False
+    symlink: str = ""
+    contents: str | None = None
+    source: str = ""
+    metadata: Literal["", "yaml", "json"] = ""
+    optional: bool = False
+    mode: Annotated[str, StringConstraints(pattern=r"^[0-7]{0,5}$")] = ""
+    uid: Id = 0
+    gid: Id = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if ".." in PurePosixPath(self.path).parts:
+            raise ValueError(f"expected a path without `..`, got {self.path!r}")
+        given = [key for key in _CONTENTS if getattr(self, key) not in (False, "", None)]
+        given += ["contents"] if self.contents == "" else []
+        if len(given) != 1:
+            got = " and ".join(given) or "none"
+            raise ValueError(f"expected one of {', '.join(_CONTENTS)}, got {got}")
+        return self
+
+
+class Volume(Strict):
+    """A directory that containers share; without an image it begins empty."""
+
+    name: VolumeName
+    image: str = ""
+    readonly: bool = False
+    format: Literal["", "filesystem", "oci"] = ""
+    platforms: list[str] = Field(default=[])
+
+
+class Definition(Strict):
+    """An image definition."""
+
+    kernel: Kernel | None = None
+    init: list[Image] = Field(default=[])
+    onboot: list[Entry] = Field(default=[])
+    onshutdown: list[Entry] = Field(default=[])
+    services: list[Entry] = Field(default=[])
+    trust: Trust | None = None
+    files: list[File] = Field(default=[])
+    volumes: list[Volume] = Field(default=[])
+
+    @property
+    def sections(self) -> dict[str, list[Entry]]:
+        """All containers, in LinuxKit's order."""
+        return {
+            "onboot": self.onboot, "onshutdown": self.onshutdown, "services": self.services,
+        }  # fmt: skip
+
+    @property
+    def ids(self) -> dict[str, int]:
+        """LinuxKit gives every container an id that `uid` and `gid` may name."""
+        entries = [entry for section in self.sections.values() for entry in section]
+        return {entry.name: number for number, entry in enumerate(entries, 100)}
+
+
+def find_id(value: int | str | None, ids: Mapping[str, int]) -> int | None:
+    """The number of an id; None where nothing has the name."""
+    if isinstance(value, int):
+        return value
+    return 0 if value in (None, "", "root") else ids.get(str(value))
 
 
 def parse_definition(document: object, where: str) -> Definition:
     """Check a definition. Raises SettingsError with all problems."""
-    definition = check(Definition, document, where)
-    names = [entry.name for entry in definition.services]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise SettingsError(tuple(f"{where}.services: {name} is there twice" for name in twice))
-    return definition
+    return _check_definition(Document(content=document, name=where))
 
 
 def load_definition(path: Path) -> Definition:
     """Read a definition file. Raises SettingsError with all problems."""
-    return parse_definition(load_yaml(path), str(path))
+    return _check_definition(read_yaml(path))
+
+
+def _check_definition(document: Document) -> Definition:
+    definition = check(Definition, document)
+    findings = (
+        *_find_twice("services", [entry.name for entry in definition.services]),
+        *_find_twice("volumes", [volume.name for volume in definition.volumes]),
+        *_find_unknown_ids(definition),
+        *_find_wrong_volumes(definition),
+    )
+    if findings:
+        raise SettingsError(tell(findings, document))
+    return definition
+
+
+def _find_twice(section: str, names: list[str]) -> Iterator[Finding]:
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    for name in twice:
+        last = len(names) - 1 - names[::-1].index(name)
+        yield (section, last, "name"), f"expected a name of its own, got {name} twice"
+
+
+def _find_unknown_ids(definition: Definition) -> Iterator[Finding]:
+    users: dict[tuple[str, int], Entry | File] = {
+        (section, number): entry
+        for section, entries in definition.sections.items()
+        for number, entry in enumerate(entries)
+    }
+    users |= {("files", number): file for number, file in enumerate(definition.files)}
+    for place, user in users.items():
+        for key, value in _list_ids(user):
+            if find_id(value, definition.ids) is None:
+                text = f"expected a number, root or the name of a container, got {value!r}"
+                yield (*place, *key), text
+
+
+def _list_ids(user: Entry | File) -> list[tuple[tuple[str | int, ...], int | str | None]]:
+    groups = (user.additional_gids or ()) if isinstance(user, Entry) else ()
+    more = [(("additionalGids", number), group) for number, group in enumerate(groups)]
+    return [(("uid",), user.uid), (("gid",), user.gid), *more]
+
+
+def _find_wrong_volumes(definition: Definition) -> Iterator[Finding]:
+    readonly = {volume.name: volume.readonly for volume in definition.volumes}
+    for section, entries in definition.sections.items():
+        for number, entry in enumerate(entries):
+            for key, binds in (("binds", entry.binds or ()), ("binds.add", entry.binds_add)):
+                for i, bind in enumerate(binds):
+                    if problem := _find_volume_problem(bind, readonly):
+                        yield (section, number, key, i), problem
+
+
+def _find_volume_problem(bind: str, readonly: Mapping[str, bool]) -> str | None:
+    source, _, *options = bind.split(":")
+    if source.startswith("/"):
+        return None
+    if source not in readonly:
+        return f"expected a path or the name of a volume, got {source!r}"
+    if readonly[source] and options != ["ro"]:
+        return f"expected {source} with :ro, as the volume is, got {bind!r}"
+    return None

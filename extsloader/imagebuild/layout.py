@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from extsloader.imagebuild.definition import Definition, Entry, Mount
+from extsloader.imagebuild.container import Mount
+from extsloader.imagebuild.definition import Definition, Entry
 from extsloader.imagebuild.oci import (
     ImageConfig,
     make_runtime,
@@ -48,12 +49,29 @@ class Bundle:
     empty: tuple[str, ...]  # directories to mount on
 
 
+def check_buildable(definition: Definition, where: str) -> None:
+    """Refuse what a pkgs image cannot hold: it is mounted, never booted. Raises SettingsError."""
+    unsupported = {
+        "kernel": definition.kernel, "init": definition.init, "onboot": definition.onboot,
+        "onshutdown": definition.onshutdown, "files": definition.files,
+        "volumes": definition.volumes,
+    }  # fmt: skip
+    problems = [
+        f"{where}: {section}: not supported in a pkgs image, which is never booted: leave it out"
+        for section, content in unsupported.items()
+        if content
+    ]
+    problems += [] if definition.services else [f"{where}: services: expected one at least"]
+    if problems:
+        raise SettingsError(tuple(problems))
+
+
 def plan_bundles(
     definition: Definition, images: Mapping[str, ImageConfig], where: str
 ) -> tuple[Bundle, ...]:
     """One bundle for each service, in the definition's order. Raises SettingsError."""
     problems = tuple(
-        f"{where}.services.{entry.name}.binds: volumes are not supported: {bind!r} expected to "
+        f"{where}: services.{entry.name}.binds: volumes are not supported: {bind!r} expected to "
         "start with a slash"
         for entry in definition.services
         for bind in merge(images[entry.image].label, entry).binds or ()
@@ -63,11 +81,14 @@ def plan_bundles(
         raise SettingsError(problems)
     unpacked: dict[str, str] = {}
     return tuple(
-        _plan_bundle(entry, images[entry.image], unpacked) for entry in definition.services
+        _plan_bundle(entry, images[entry.image], definition.ids, unpacked)
+        for entry in definition.services
     )
 
 
-def _plan_bundle(entry: Entry, image: ImageConfig, unpacked: dict[str, str]) -> Bundle:
+def _plan_bundle(
+    entry: Entry, image: ImageConfig, ids: Mapping[str, int], unpacked: dict[str, str]
+) -> Bundle:
     """An image is unpacked by its first user; later ones point there (`unpacked` by image)."""
     path = f"{SERVICES}/{entry.name}"
     readonly = bool(merge(image.label, entry).readonly)
@@ -77,7 +98,7 @@ def _plan_bundle(entry: Entry, image: ImageConfig, unpacked: dict[str, str]) -> 
     wanted = ("rootfs",) if readonly else ("tmp", "rootfs")
     return Bundle(
         path=path,
-        config=to_json(make_spec(image, entry)),
+        config=to_json(make_spec(image, entry, ids)),
         runtime=to_json(make_runtime(image, entry, mounts)),
         image=entry.image,
         content=content,

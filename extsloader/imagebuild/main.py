@@ -24,6 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         VERBS[args.verb](args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough. Python's own flush at exit must not fail either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ExtsloaderError, OSError) as error:
         for line in _explain(error):
             print(f"mkext: {line}", file=sys.stderr)
@@ -64,9 +68,26 @@ def make_parser() -> ArgumentParser:
     _add_identity(build)
     _add_level(build)
     _add_packages(build)
+    _add_definition_verbs(add)
     _add_package_verbs(add)
     _add_image_verbs(add)
     return parser
+
+
+def _add_definition_verbs(add: Callable[[str, str], ArgumentParser]) -> None:
+    check = add("check", "check LinuxKit image definitions and name all that is wrong")
+    check.add_argument("files", type=Path, nargs="+", metavar="FILE")
+
+    oci = add("oci", "print what LinuxKit makes of the containers of an image definition, as JSON")
+    _add_definition(oci)
+    oci.add_argument(
+        "--image-config", type=Path, metavar="FILE",
+        help="JSON of an OCI image configuration, taken for each container's image",
+    )  # fmt: skip
+    oci.add_argument(
+        "--label", type=Path, metavar="FILE",
+        help="JSON of the label org.mobyproject.config, instead of the configuration's own",
+    )  # fmt: skip
 
 
 def _add_package_verbs(add: Callable[[str, str], ArgumentParser]) -> None:

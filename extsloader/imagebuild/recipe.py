@@ -6,9 +6,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from extsloader.imagebuild.definition import Container, Definition
+from extsloader.imagebuild.container import Container
+from extsloader.imagebuild.definition import Definition
 from extsloader.imagebuild.packages import Deb, parse_lock
-from extsloader.imagebuild.yamlfile import check, load_yaml
+from extsloader.imagebuild.yamlfile import check, read_yaml
 from extsloader.model.errors import SettingsError
 
 _LOCAL = re.compile(r"extsloader/([a-z0-9-]+):local")
@@ -52,7 +53,7 @@ class Recipe(RecipeFile):
 def load_recipe(directory: Path) -> Recipe:
     """Read one recipe. Raises SettingsError with all problems."""
     path = directory / "recipe.yaml"
-    content = check(RecipeFile, load_yaml(path), str(path))
+    content = check(RecipeFile, read_yaml(path))
     return Recipe.model_construct(**dict(content), name=directory.name, directory=directory)
 
 

@@ -9,8 +9,10 @@ from extsloader.image.schema import parse_manifest
 from extsloader.image.signing import load_private_key
 from extsloader.imagebuild.archive import choose, fetch, resolve
 from extsloader.imagebuild.definition import Definition, load_definition
+from extsloader.imagebuild.describe import describe_containers, load_image_config, to_line
 from extsloader.imagebuild.image import add_verity, measure_image, sign_image
 from extsloader.imagebuild.keys import make_keys
+from extsloader.imagebuild.layout import check_buildable
 from extsloader.imagebuild.manifest import PLACEHOLDER, Identity, load_services, make_manifest
 from extsloader.imagebuild.packages import Deb, format_lock
 from extsloader.imagebuild.plan import Cache, plan_layout, plan_rootfs, plan_squashfs
@@ -19,6 +21,27 @@ from extsloader.imagebuild.squashfs import squash_tar
 from extsloader.imagebuild.steps import Step, run_steps, timed
 from extsloader.model.errors import SettingsError
 from extsloader.model.manifest import Compatible, ImageSpec
+
+
+def check(args: Namespace) -> None:
+    """Say of every definition that it is good, or else all that is wrong."""
+    problems: list[str] = []
+    for path in args.files:
+        try:
+            load_definition(path)
+        except SettingsError as error:
+            problems += error.problems
+        else:
+            print(f"{path}: ok")
+    if problems:
+        raise SettingsError(tuple(problems))
+
+
+def oci(args: Namespace) -> None:
+    """Print the OCI specification and the runtime part of every container of a definition."""
+    definition = load_definition(args.definition)
+    image = load_image_config(args.image_config, args.label)
+    print(to_line(describe_containers(definition, image, str(args.definition))))
 
 
 def lock(args: Namespace) -> None:
@@ -42,7 +65,7 @@ def pkg(args: Namespace) -> None:
 
 def tar(args: Namespace) -> None:
     """Lay out a definition's services as a tar file."""
-    definition = load_definition(args.definition)
+    definition = _load_buildable(args)
     with Cache(root=args.cache).locked():
         steps = _prepare_layout(definition, args)
         run_steps(steps)
@@ -65,7 +88,7 @@ def verity(args: Namespace) -> None:
 
 def manifest(args: Namespace) -> None:
     """Make the manifest of an image with a hash tree."""
-    services = load_definition(args.definition).services
+    services = _load_buildable(args).services
     payload = _make_manifest(measure_image(args.image), [s.name for s in services], args)
     args.output.write_bytes(payload)
 
@@ -89,7 +112,7 @@ def sign(args: Namespace) -> None:
 def build(args: Namespace) -> None:
     """All of it; mistakes in the input files come to light before anything is downloaded."""
     keys = [load_private_key(str(path)) for path in args.key]
-    definition = load_definition(args.definition)
+    definition = _load_buildable(args)
     names = [entry.name for entry in definition.services]
     _make_manifest(PLACEHOLDER, names, args)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -110,8 +133,15 @@ def build(args: Namespace) -> None:
 
 
 VERBS: Mapping[str, Callable[[Namespace], None]] = {
-    verb.__name__: verb for verb in (lock, pkg, tar, squash, verity, manifest, keygen, sign, build)
+    verb.__name__: verb
+    for verb in (check, oci, lock, pkg, tar, squash, verity, manifest, keygen, sign, build)
 }
+
+
+def _load_buildable(args: Namespace) -> Definition:
+    definition = load_definition(args.definition)
+    check_buildable(definition, str(args.definition))
+    return definition
 
 
 def _prepare_layout(definition: Definition, args: Namespace) -> list[Step]:

@@ -7,8 +7,15 @@ from typing import Any
 
 import pytest
 
-from extsloader.imagebuild.definition import Container, parse_definition
-from extsloader.imagebuild.layout import Bundle, lay_out, plan_bundles, prepare_content
+from extsloader.imagebuild.container import Container
+from extsloader.imagebuild.definition import parse_definition
+from extsloader.imagebuild.layout import (
+    Bundle,
+    check_buildable,
+    lay_out,
+    plan_bundles,
+    prepare_content,
+)
 from extsloader.imagebuild.oci import ImageConfig
 from extsloader.imagebuild.tree import DIRECTORY, Kind, Node
 from extsloader.model.errors import SettingsError
@@ -55,8 +62,34 @@ def test_a_readonly_service_is_bound_onto_itself_or_from_the_first_user() -> Non
 
 
 def test_a_volume_is_refused_because_nothing_would_set_it_up() -> None:
+    image = ImageConfig(label=Container(binds=["vol:/vol"]))
     with pytest.raises(SettingsError, match=r"services\.a\.binds: volumes are not supported"):
-        plan({"name": "a", "image": "x:1", "binds.add": ["vol:/vol"]})
+        plan({"name": "a", "image": "x:1"}, image=image)
+
+
+def test_a_definition_of_a_system_that_boots_is_good_but_no_pkgs_image() -> None:
+    definition = parse_definition(
+        {
+            "kernel": {"image": "kernel:1"},
+            "onboot": [{"name": "a", "image": "x:1"}],
+            "volumes": [{"name": "v"}],
+        },
+        "eve.yml",
+    )
+
+    with pytest.raises(SettingsError) as caught:
+        check_buildable(definition, "eve.yml")
+
+    places = [problem.split(": ")[1] for problem in caught.value.problems]
+    assert places == ["kernel", "onboot", "volumes", "services"]
+
+
+def test_a_user_may_be_named_after_a_container() -> None:
+    _, second = plan(
+        {"name": "a", "image": "x:1"}, {"name": "b", "image": "x:1", "uid": "b", "gid": "a"}
+    )
+
+    assert json.loads(second.config)["process"]["user"] == {"uid": 101, "gid": 100}
 
 
 def test_the_content_of_an_image_is_cleaned_up_as_linuxkit_does() -> None:

@@ -1,3 +1,4 @@
+import json
 import stat
 import subprocess
 import sys
@@ -55,3 +56,45 @@ def test_failures_are_told_in_a_line_without_traceback(
 ) -> None:
     assert main(argv) == 1
     assert capsys.readouterr().err.startswith(told)
+
+
+def test_check_says_of_every_file_whether_it_is_good(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = tmp_path / "good.yml", tmp_path / "bad.yml"
+    good.write_text("init: [runc:1]\n")
+    bad.write_text("init: [1]\nfoo: 2\n")
+
+    assert main(["check", str(good)]) == 0
+    assert main(["check", str(bad), str(good), str(tmp_path / "none.yml")]) == 1
+    told = capsys.readouterr()
+    assert told.out == f"{good}: ok\n" * 2
+    assert [line.split(": ")[:2] for line in told.err.splitlines()[:2]] == [
+        ["mkext", f"{bad}:1"],
+        ["mkext", f"{bad}:2"],
+    ]
+    assert f"cannot read {tmp_path}/none.yml" in told.err
+
+
+def test_oci_prints_one_line_of_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    definition, config = tmp_path / "a.yml", tmp_path / "config.json"
+    definition.write_text("services: [{name: a, image: XXX_TAG}]\n")
+    config.write_text('{"Entrypoint": ["/a"], "Cmd": ["b"]}')
+
+    assert main(["oci", "--image-config", str(config), str(definition)]) == 0
+
+    (line,) = capsys.readouterr().out.splitlines()
+    (found,) = json.loads(line)
+    assert sorted(found) == list(found) == ["config", "name", "runtime"]
+    assert found["config"]["process"]["args"] == ["/a", "b"]
+
+
+def test_build_refuses_what_check_accepts_and_it_cannot_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    definition = tmp_path / "a.yml"
+    definition.write_text("kernel: {image: k}\nservices: [{name: a, image: a}]\n")
+
+    assert main(["check", str(definition)]) == 0
+    assert main(["tar", str(definition), "-o", str(tmp_path / "a.tar")]) == 1
+    assert f"{definition}: kernel: not supported in a pkgs image" in capsys.readouterr().err

@@ -23,8 +23,8 @@ def test_every_mistake_in_a_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         write(tmp_path, "packages: []\nprune: [/usr]\nconfig: {seccomp: none}\n")
 
-    places = [problem.split("recipe.yaml.")[1].split(":")[0] for problem in caught.value.problems]
-    assert places == ["packages", "prune.0", "config.seccomp"]
+    places = [problem.split("recipe.yaml:")[1].split(": ")[:2] for problem in caught.value.problems]
+    assert places == [["1", "packages"], ["2", "prune.0"], ["3", "config.seccomp"]]
 
 
 def test_a_recipe_without_lock_says_how_to_get_one(tmp_path: Path) -> None:
