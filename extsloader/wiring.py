@@ -24,12 +24,14 @@ from extsloader.adapters.store import Store
 from extsloader.adapters.udev import UdevSources
 from extsloader.adapters.verifier import Verifier
 from extsloader.model.effects import Effect
+from extsloader.model.errors import MachineError
 from extsloader.model.events import AgentStarted, StopAsked
 from extsloader.model.machine import Machine
+from extsloader.model.reasons import Problem
 from extsloader.model.settings import Settings
 from extsloader.model.status import AgentStatus, Change
 from extsloader.model.world import World
-from extsloader.ports.machine import Ports, SourcePort
+from extsloader.ports.machine import CgroupPort, Ports, SourcePort
 from extsloader.runtime.executor import Executor
 from extsloader.runtime.hub import Hub, Live
 from extsloader.runtime.loop import Loop
@@ -44,8 +46,10 @@ async def serve(settings: Settings, journal: Journal, notifier: Notifier) -> Wor
         ports = build_ports(settings, machine)
         for sentence in ports.cgroups.open_parent():
             journal.log.warning("limit for all services not granted", reason=sentence)
-        stack.callback(ports.cgroups.close_parent)
-        return await _run(Agent(settings, machine, ports, journal, notifier), stack)
+        left: list[Problem] = []
+        stack.callback(_close_parent, ports.cgroups, left)
+        world = await _run(Agent(settings, machine, ports, journal, notifier), stack)
+    return replace(world, problems=(*world.problems, *left))
 
 
 def build_ports(settings: Settings, machine: Machine) -> Ports:
@@ -137,6 +141,14 @@ async def _run(agent: Agent, stack: AsyncExitStack) -> World:
     agent.notifier.ready()
     world = await agent.loop.run()
     return replace(world, problems=(*world.problems, *await agent.executor.clear()))
+
+
+def _close_parent(cgroups: CgroupPort, left: list[Problem]) -> None:
+    """Raises nothing: when a start fails, services of an earlier agent may run in it."""
+    try:
+        cgroups.close_parent()
+    except MachineError as error:
+        left.append(error.problem)
 
 
 def _keep_alive(notifier: Notifier) -> None:

@@ -6,10 +6,12 @@ written is preceded by one that says how many. A line is at most 4096 bytes: to 
 a whole or not at all (pipe(7), PIPE_BUF).
 """
 
+import json
 import logging
 import os
 import socket
 import stat
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -89,7 +91,7 @@ def open_journal(
 ) -> Journal:
     """`log_format` is "text" or "json". Text carries priorities when the journal reads it."""
     writer = LineWriter(descriptor)
-    render: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    render: structlog.typing.Processor = _render_json
     if log_format == "text":
         render = _TextRenderer(for_journal=_is_journal(descriptor, environ))
     log = structlog.wrap_logger(
@@ -98,6 +100,7 @@ def open_journal(
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%SZ", key="now"),
             _keep_own_time,
+            _name_error,
             render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -108,7 +111,7 @@ def open_journal(
 class LibraryLog(logging.Handler):
     """Takes what libraries (asyncio) log with `logging` into the same journal.
 
-    To be added to the root logger. A traceback becomes one word on its error and one on its place.
+    To be added to the root logger.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -117,12 +120,9 @@ class LibraryLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called by `logging`."""
-        fields = {"logger": record.name}
+        text = record.getMessage().partition("\n")[0]
         error = record.exc_info[1] if record.exc_info else None
-        if error is not None:
-            fields["error"] = f"{type(error).__name__}: {error}"
-            fields["place"] = _innermost(error)
-        self._log.log(record.levelno, record.getMessage().partition("\n")[0], **fields)
+        self._log.log(record.levelno, text, logger=record.name, exc_info=error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +155,28 @@ def _keep_own_time(
     now = fields.pop("now")
     fields.setdefault("time", now)
     return fields
+
+
+def _name_error(
+    _logger: object, _method: str, fields: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """A traceback becomes one word on its error and one on its place."""
+    error = fields.pop("exc_info", None)
+    if error is True:  # `log.exception`: the one that is being handled
+        error = sys.exception()
+    if error is not None:
+        fields["error"] = f"{type(error).__name__}: {error}"
+        fields["place"] = _innermost(error)
+    return fields
+
+
+def _render_json(_logger: object, _method: str, fields: Mapping[str, Any]) -> str:
+    """One object that is a whole one within a line: its longest text is cut until it fits."""
+    while len(line := json.dumps(fields, default=str)) >= MAX_LINE:
+        longest = max(fields, key=lambda name: len(str(fields[name])))
+        text = str(fields[longest])
+        fields = {**fields, longest: text[: len(text) // 2]}
+    return line
 
 
 def _is_journal(descriptor: int, environ: Mapping[str, str]) -> bool:

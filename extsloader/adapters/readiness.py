@@ -129,7 +129,8 @@ class _Notifications:
                 lines = self._listener.socket.recv(MAX_MESSAGE).split(b"\n")
                 if b"READY=1" in lines and self._on_ready:
                     report, self._on_ready = self._on_ready, None
-                    self._listener.mark.touch()
+                    with suppress(OSError):  # then only an agent after us will not know
+                        self._listener.mark.touch()
                     report()
 
 

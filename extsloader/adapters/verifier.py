@@ -131,16 +131,21 @@ def _start(argv: list[str], packet: bytes) -> _Helper:
                 cwd="/",
                 start_new_session=True,
             )
+        return _Helper(ours, process, _reap_at_end(process))
     except OSError as error:
         ours.close()
         raise _broken(f"it does not start: {error.strerror}") from error
-    return _Helper(ours, process, _reap_at_end(process))
 
 
 def _reap_at_end(process: subprocess.Popen[bytes]) -> asyncio.Event:
-    """Wait for the process without a thread and without SIGCHLD (pidfd_open(2))."""
+    """Wait for the process without a thread and without SIGCHLD (pidfd_open(2)). Raises OSError."""
     loop = asyncio.get_running_loop()
-    descriptor = os.pidfd_open(process.pid)
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:  # no descriptor left: better no helper than one that nobody collects
+        process.kill()
+        process.wait()
+        raise
     ended = asyncio.Event()
 
     def reap() -> None:
@@ -173,15 +178,19 @@ async def _last_answer(helper: _Helper, received: list[int], progress: Report | 
 async def _packet(channel: socket.socket, received: list[int]) -> bytes:
     """Wait for one packet; empty when the helper has closed its end."""
     while True:
-        with suppress(BlockingIOError):
+        try:
             packet, descriptors, flags, _ = socket.recv_fds(
                 channel, MAX_MESSAGE, 1, socket.MSG_CMSG_CLOEXEC
             )
-            received += descriptors
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-                raise _broken(f"its answer is longer than {MAX_MESSAGE} bytes")
-            return packet
-        await _readable(channel)
+        except BlockingIOError:
+            await _readable(channel)
+            continue
+        except ConnectionResetError:  # it ended before it had read the request
+            return b""
+        received += descriptors
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise _broken(f"its answer is longer than {MAX_MESSAGE} bytes")
+        return packet
 
 
 async def _readable(channel: socket.socket) -> None:

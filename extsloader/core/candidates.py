@@ -89,9 +89,7 @@ def take_superblock(world: World, source: SourceId, superblock: Superblock) -> S
         return Step(_admit(world, candidate.source))
     problem = admit.refuse_probed(candidate.source, superblock, world.settings.filters)
     phase = CandidatePhase.IGNORED if problem else CandidatePhase.QUEUED
-    return Step(
-        _put(world, replace(candidate, phase=phase, superblock=superblock, problem=problem))
-    )
+    return Step(_put(world, replace(candidate, phase=phase, problem=problem)))
 
 
 def take_progress(world: World, source: SourceId, done: int, total: int) -> Step:
@@ -196,7 +194,7 @@ def _retry(world: World, candidate: Candidate, moment: Moment) -> Step:
         jitter=0.5,
         dice=moment.dice,
     )
-    waiting = replace(candidate, phase=CandidatePhase.RETRYING, retry_at=moment.now + pause)
+    waiting = replace(candidate, phase=CandidatePhase.RETRYING)
     timer = SetTimer(TimerId(TimerKind.RETRY, candidate.source.id), pause)
     return Step(_put(world, waiting), (timer,))
 

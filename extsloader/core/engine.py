@@ -79,7 +79,7 @@ def _begin(world: World, providers: tuple[str, ...]) -> Step:
 
 
 def _take_mounted(world: World, event: ev.ImageMounted, moment: Moment) -> Step:
-    mounted = images.take_mounted(world, event.digest, event.mountpoint)
+    mounted = images.take_mounted(world, event.digest)
     stored = mounted.world.images[event.digest].stored
     return mounted.then(fleet.plan, stored, event, moment)
 

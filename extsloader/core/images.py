@@ -31,10 +31,9 @@ def add(world: World, source: SourceId, stored: StoredImage) -> Step:
     return _drop_surplus(_put(world, image), stored.digest)
 
 
-def take_mounted(world: World, digest: Digest, mountpoint: str) -> Step:
+def take_mounted(world: World, digest: Digest) -> Step:
     """The image is mounted."""
-    image = _advance(world, digest, Fact.MOUNTED)
-    return Step(_put(world, replace(image, mountpoint=mountpoint)))
+    return Step(_put(world, _advance(world, digest, Fact.MOUNTED)))
 
 
 def take_failed(world: World, digest: Digest, problem: Problem) -> Step:
@@ -45,8 +44,7 @@ def take_failed(world: World, digest: Digest, problem: Problem) -> Step:
 
 def take_unmounted(world: World, digest: Digest, problem: Problem | None) -> Step:
     """The image is out of the mount table, or stays there for a reason."""
-    image = _advance(world, digest, Fact.UNMOUNTED)
-    stored = replace(image, mountpoint="", problem=problem)
+    stored = replace(_advance(world, digest, Fact.UNMOUNTED), problem=problem)
     return Step(replace(leave(_put(world, stored), problem), services={}))
 
 

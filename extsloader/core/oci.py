@@ -48,7 +48,6 @@ def plan_container(  # noqa: PLR0913, PLR0917 - the six facts that a plan is mad
     return ContainerPlan(
         service=service.name,
         digest=digest,
-        container_id=service.name,  # unique in the runtime's root directory, which is ours
         bundle_dir=place.bundle_dir,
         notify_dir=place.notify,
         spec=json.dumps(spec.config),

@@ -13,6 +13,10 @@ Value = TypeVar("Value")
 Args = ParamSpec("Args")
 
 
+REMEMBERED = 64
+"""Problems: a sentence that names a process is another one each time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """The outcome of a decision."""
@@ -37,7 +41,7 @@ def put(mapping: Mapping[Key, Value], key: Key, value: Value) -> dict[Key, Value
 
 
 def leave(world: World, problem: Problem | None) -> World:
-    """Remember what could not be undone; each problem once, as a life is long."""
+    """Remember what could not be undone: each problem once, and the last 64, as a life is long."""
     if problem is None or problem in world.problems:
         return world
-    return replace(world, problems=(*world.problems, problem))
+    return replace(world, problems=(*world.problems, problem)[-REMEMBERED:])

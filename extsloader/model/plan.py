@@ -41,7 +41,6 @@ class ContainerPlan:
 
     service: ServiceName
     digest: Digest
-    container_id: str
     bundle_dir: str  # the root file system is mounted at <bundle_dir>/rootfs
     notify_dir: str  # on the host; bound into the container when readiness is by notify
     spec: str  # OCI config.json

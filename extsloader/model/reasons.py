@@ -26,8 +26,6 @@ class Code(StrEnum):
     VERITY = "E_VERITY"
     EXPIRED = "E_EXPIRED"
     CLOCK = "E_CLOCK"
-    ROLLBACK = "E_ROLLBACK"
-    EQUIVOCATION = "E_EQUIVOCATION"
     INCOMPATIBLE = "E_INCOMPATIBLE"
     IMAGE_FS = "E_IMAGE_FS"
     MOUNT = "E_MOUNT"
@@ -39,7 +37,6 @@ class Code(StrEnum):
     RUNTIME = "E_RUNTIME"
     READINESS = "E_READINESS"
     EXIT = "E_EXIT"
-    DEPENDENCY = "E_DEPENDENCY"
     HELPER = "E_HELPER"
 
 
@@ -62,8 +59,6 @@ MEANINGS: dict[Code, str] = {
     Code.VERITY: "the hash tree does not belong to the image",
     Code.EXPIRED: "the manifest has expired",
     Code.CLOCK: "the manifest was issued in the future",
-    Code.ROLLBACK: "the image is older than the oldest that is still accepted",
-    Code.EQUIVOCATION: "another image with the same sequence number is known",
     Code.INCOMPATIBLE: "the image is meant for another device",
     Code.IMAGE_FS: "the image's file system cannot be mounted",
     Code.MOUNT: "a mount could not be made or undone",
@@ -75,7 +70,6 @@ MEANINGS: dict[Code, str] = {
     Code.RUNTIME: "the container runtime refused or failed",
     Code.READINESS: "the service did not become ready in time",
     Code.EXIT: "the service ended",
-    Code.DEPENDENCY: "something that the service requires is not available",
     Code.HELPER: "the verify helper ended without a verdict",
 }
 

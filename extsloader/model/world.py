@@ -11,7 +11,7 @@ from extsloader.model.manifest import Service, StoredImage
 from extsloader.model.plan import ContainerPlan
 from extsloader.model.reasons import Problem
 from extsloader.model.settings import Settings
-from extsloader.model.source import Source, Superblock
+from extsloader.model.source import Source
 
 
 class CandidatePhase(StrEnum):
@@ -35,13 +35,11 @@ class Candidate:
     phase: CandidatePhase = CandidatePhase.NEW
     present: bool = True
     called_off: bool = False  # its helper was: what that reports is about an earlier visit
-    superblock: Superblock | None = None
     problem: Problem | None = None
     digest: Digest | None = None
     done: int = 0  # bytes copied
     total: int = 0
     tries: int = 0
-    retry_at: float = 0.0
 
 
 class ImagePhase(StrEnum):
@@ -61,7 +59,6 @@ class Image:
     stored: StoredImage
     source: SourceId  # where it was verified from
     phase: ImagePhase = ImagePhase.STORED
-    mountpoint: str = ""
     problem: Problem | None = None
 
 

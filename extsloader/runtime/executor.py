@@ -130,7 +130,7 @@ class Executor:
             case fx.UnmountImage(digest):
                 return await self._images.unmount(digest)
             case fx.DropImage(digest):
-                self._images.drop(digest)
+                await self._images.drop(digest)
             case fx.CreateService(plan, run):
                 return await self._services.create(plan, run)
             case fx.StartService(service, run):

@@ -45,10 +45,10 @@ class ImageWork:
         await self._threads.run(self._mounts.unmount_image, digest)
         return ev.ImageUnmounted(digest)
 
-    def drop(self, digest: Digest) -> None:
-        """Delete it from the store. Raises MachineError."""
+    async def drop(self, digest: Digest) -> None:
+        """Delete it from the store, which takes its time. Raises MachineError."""
         self._close(digest)
-        self._store.drop(digest)
+        await self._threads.run(self._store.drop, digest)
 
     def close(self) -> None:
         """Give the descriptors back."""

@@ -23,12 +23,16 @@ FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """No link is followed, and neither a FIFO nor a drive without medium makes `open` wait."""
 
 _GONE = frozenset({errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.ENOMEDIUM, errno.ENOTDIR})
-_CODES = dict.fromkeys(_GONE, Code.GONE) | {errno.EBUSY: Code.BUSY, errno.ELOOP: Code.PATH}
+_CODES = dict.fromkeys(_GONE, Code.GONE) | {
+    errno.EBUSY: Code.BUSY,
+    errno.ELOOP: Code.PATH,
+    errno.EISDIR: Code.PATH,
+}
 _CHANGED = "the medium was changed; the new one is looked at by itself"
 _HINTS = {
     Code.GONE: "plug it in again",
     Code.BUSY: "find out who holds it with fuser",
-    Code.PATH: "put the file itself there, not a link",
+    Code.PATH: "put the file itself there, not a link or a directory",
     Code.IO: "read the kernel's log, and try another medium",
 }
 

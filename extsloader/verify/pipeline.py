@@ -4,6 +4,7 @@ Each step may refuse, and none looks at more bytes than the steps before it have
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from extsloader.image.trailer import MAX_ENVELOPE, SIDECAR_SUFFIX, find_end, read_trailer
@@ -121,11 +122,11 @@ def _accept(envelope: bytes, request: Request) -> tuple[Manifest, tuple[str, ...
 
 def _read_sidecar(source: Source) -> bytes | None:
     """Read `<image>.manifest.json`, bounded; None where there is none."""
+    sidecar = replace(source, id=replace(source.id, path=source.id.path + SIDECAR_SUFFIX))
     try:
-        descriptor = os.open(source.id.path + SIDECAR_SUFFIX, FLAGS)
+        with os.fdopen(os.open(sidecar.id.path, FLAGS), "rb") as file:
+            return file.read(MAX_ENVELOPE + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise refusal(source, error) from error
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(MAX_ENVELOPE + 1)
+        raise refusal(sidecar, error) from error

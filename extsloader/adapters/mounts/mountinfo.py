@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
-_ESCAPES = {ord(character): f"\\{ord(character):03o}" for character in " \t\n\\#"}
-"""What the kernel escapes in paths (fs/proc_namespace.c, mangle)."""
+_ESCAPES = {ord(character): f"\\{ord(character):03o}" for character in " \t\n\\"}
+"""What the kernel escapes in paths (fs/proc_namespace.c, show_mountinfo)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,13 +50,10 @@ class Launch:
 @contextmanager
 def launched(argv: Sequence[str]) -> Iterator[Launch]:
     """A conmon that is killed, and what it started with it, if the block fails. Raises OSError."""
-    reader, writer = os.pipe()
-    with memory_file() as output, memory_file() as errors, closing_descriptor(reader):
-        try:
-            environment = {**ENVIRONMENT, "_OCI_SYNCPIPE": f"{conmon.SYNC_PIPE}"}
+    with memory_file() as output, memory_file() as errors, _sync_pipe() as (reader, writer):
+        environment = {**ENVIRONMENT, "_OCI_SYNCPIPE": f"{conmon.SYNC_PIPE}"}
+        with closing_descriptor(writer):
             pid, pidfd = spawn(argv, environment, output, errors, writer)
-        finally:
-            os.close(writer)
         try:
             yield Launch(_identify_child(pid, errors), reader, errors)
         except BaseException:
@@ -64,6 +61,14 @@ def launched(argv: Sequence[str]) -> Iterator[Launch]:
             reap(pidfd)
             raise
         os.close(pidfd)  # collected by whoever watches it
+
+
+@contextmanager
+def _sync_pipe() -> Iterator[tuple[int, int]]:
+    """Both ends of a pipe; the reader is closed in the end, the writer is the caller's."""
+    reader, writer = os.pipe()
+    with closing_descriptor(reader):
+        yield reader, writer
 
 
 def _identify_child(pid: int, errors: int) -> Identity:

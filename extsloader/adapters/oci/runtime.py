@@ -155,9 +155,8 @@ class OciRuntime:
             self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
             log = self._logs / f"{plan.service}.log"
             directory = self._records.make(plan)
-            argv = conmon.command_line(
-                self._conmon, self._command, plan.container_id, directory, log
-            )
+            # The name is unique in the runtime's root directory, which is ours.
+            argv = conmon.command_line(self._conmon, self._command, plan.service, directory, log)
             with launched(argv) as launch:
                 self._records.save(directory, plan.digest, launch.identity, None)
                 pid = await launch.hear_pid(self._deadline)

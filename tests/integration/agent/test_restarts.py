@@ -168,6 +168,24 @@ def test_a_stop_while_a_service_does_not_become_ready(
     assert agent.leftovers() == []
 
 
+def test_a_start_that_fails_while_services_run_says_why(
+    agent: RealAgent, stick: LoopDevice, good: Path
+) -> None:
+    """Their control groups are in use: that is as it should be, and no reason to end."""
+    stick.plug_in(good)
+    before = agent.until_ready()
+    agent.kill()
+    in_the_way = agent.run / "extsloader.sock"
+    in_the_way.unlink()
+    in_the_way.touch()
+    assert agent.spawn().wait(10) == 1
+    in_the_way.unlink()
+    assert "exists and is not a socket" in agent.log().splitlines()[-1]
+    assert "remove the group" not in agent.log()
+    agent.start()
+    assert pids(agent.until_ready()) == pids(before)
+
+
 def test_there_is_one_agent_for_one_root(agent: RealAgent, stick: LoopDevice, good: Path) -> None:
     stick.plug_in(good)
     before = agent.until_ready()

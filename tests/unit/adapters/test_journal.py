@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -160,6 +161,30 @@ def test_libraries_log_into_the_same_journal(pipe: tuple[int, int]) -> None:
     line = _read(pipe[0])
     assert "error   boom logger=extst-library error=ZeroDivisionError: division by zero" in line
     assert "test_journal.py:" in line
+
+
+def test_a_surprise_says_what_it_was_and_where(pipe: tuple[int, int]) -> None:
+    journal = open_journal("text", pipe[1], {})
+    try:
+        _ = 1 / 0
+    except ZeroDivisionError:
+        journal.log.exception("surprise", effect="Probe")
+    journal.writer.close()
+    line = _read(pipe[0])
+    assert "surprise effect=Probe error=ZeroDivisionError: division by zero place=" in line
+    assert "test_journal.py:" in line
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "\U0001f600"])
+def test_a_long_reason_is_cut_so_that_programs_can_read_the_line(
+    pipe: tuple[int, int], letter: str
+) -> None:
+    journal = open_journal("json", pipe[1], {})
+    journal.write_change(replace(CHANGE, reason=letter * 5000))
+    journal.writer.close()
+    fields = json.loads(_read(pipe[0]))
+    assert set(fields["reason"]) == {letter}
+    assert (fields["subject"], fields["code"]) == ("service telemetry", "E_EXIT")
 
 
 def _log_an_error(journal: Journal) -> None:

@@ -1,6 +1,7 @@
 """Checks of services that are really there: sockets, HTTP, files and commands."""
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -21,7 +22,6 @@ ZETA = ServiceName("zeta")
 PLAN = ContainerPlan(
     service=ZETA,
     digest=Digest("0" * 64),
-    container_id="zeta",
     bundle_dir="/b",
     notify_dir="/n",
     spec="{}",
@@ -106,6 +106,18 @@ class TestNotify:
         sender.send(message)
         await turns()
         assert ready == []
+
+    async def test_a_full_disk_does_not_keep_the_news_back(
+        self, told: tuple[socket.socket, list[int]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(_path: Path) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(Path, "touch", refuse)
+        sender, ready = told
+        sender.send(b"READY=1")
+        await turns()
+        assert ready == [1]
 
     async def test_many_messages_block_neither_the_service_nor_the_loop(
         self, told: tuple[socket.socket, list[int]]

@@ -4,9 +4,12 @@ The helper here is a script in the interpreter's place; the real one is in tests
 """
 
 import asyncio
+import errno
 import json
+import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +63,10 @@ def helper(tmp_path: Path, *lines: str, timeout: float = 10.0) -> Verifier:
 
 def is_gone(tmp_path: Path) -> bool:
     return not Path("/proc", (tmp_path / "pid").read_text()).exists()
+
+
+def children() -> str:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
 
 
 async def refusal(verifier: Verifier) -> tuple[Code, str]:
@@ -144,6 +151,24 @@ async def test_a_helper_that_does_not_start_is_a_reason_too(tmp_path: Path) -> N
     (tmp_path / "helper" / "helper").unlink()
     code, message = await refusal(verifier)
     assert (code, "it does not start: No such file" in message) == (Code.HELPER, True)
+
+
+async def test_a_helper_that_ends_before_it_listens_has_no_verdict_either(tmp_path: Path) -> None:
+    verifier = replace(helper(tmp_path), python="/bin/false")
+    code, message = await refusal(verifier)
+    assert (code, "exit code 1 without a verdict" in message) == (Code.HELPER, True)
+
+
+async def test_without_a_free_descriptor_no_helper_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_pid: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    code, message = await refusal(helper(tmp_path, HANG))
+    assert (code, "it does not start: Too many open files" in message) == (Code.HELPER, True)
+    assert not children()
 
 
 async def test_a_helper_that_hangs_is_killed_at_its_deadline(tmp_path: Path) -> None:

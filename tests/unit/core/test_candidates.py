@@ -158,7 +158,6 @@ def test_the_superblock_decides_what_is_worth_verifying(
 ) -> None:
     step = candidates.take_superblock(with_stick(CandidatePhase.PROBING), STICK.id, superblock)
     assert stick(step.world).phase is phase
-    assert stick(step.world).superblock == superblock
 
 
 def test_progress_is_kept_while_a_helper_copies() -> None:
@@ -195,7 +194,6 @@ def test_a_passing_fault_is_tried_again_after_a_pause() -> None:
     world = with_stick(CandidatePhase.VERIFYING, tries=2)
     step = candidates.refuse(world, STICK.id, PASSING, builders.moment(100, dice=1))
     assert stick(step.world).phase is CandidatePhase.RETRYING
-    assert stick(step.world).retry_at == 102
     assert step.effects == (fx.SetTimer(TimerId(TimerKind.RETRY, STICK.id), 2),)
     assert stick(candidates.retry(step.world, STICK.id).world).phase is CandidatePhase.NEW
 

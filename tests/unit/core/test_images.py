@@ -126,9 +126,8 @@ def test_a_mounted_image_that_is_wanted_stays() -> None:
     assert images.move(world) == Step(world)
 
 
-def test_the_mount_point_is_remembered() -> None:
-    step = images.take_mounted(holding(OLD, phase=ImagePhase.MOUNTING), OLD.digest, "/mnt")
-    assert step.world.images[OLD.digest].mountpoint == "/mnt"
+def test_a_mounted_image_is_known_to_be_mounted() -> None:
+    step = images.take_mounted(holding(OLD, phase=ImagePhase.MOUNTING), OLD.digest)
     assert step.world.images[OLD.digest].phase is ImagePhase.MOUNTED
 
 
@@ -154,7 +153,7 @@ def test_after_an_unmount_no_service_is_known(problem: Problem | None) -> None:
 def test_reports_about_images_that_do_not_move_are_our_bug() -> None:
     world = holding(OLD)
     with pytest.raises(IllegalTransitionError, match="an image that is stored cannot be mounted"):
-        images.take_mounted(world, OLD.digest, "/mnt")
+        images.take_mounted(world, OLD.digest)
     with pytest.raises(IllegalTransitionError, match="an image that is stored cannot be unmounted"):
         images.take_unmounted(world, OLD.digest, None)
     with pytest.raises(IllegalTransitionError, match="is not known cannot be failed"):

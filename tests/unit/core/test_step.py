@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from extsloader.core.step import Step, leave, put
+from extsloader.core.step import REMEMBERED, Step, leave, put
 from extsloader.model.effects import Finish, ListSources
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.world import World
@@ -32,3 +32,11 @@ def test_what_is_left_behind_is_remembered_once() -> None:
     assert world.problems == (BUSY,)
     assert leave(world, BUSY) is world
     assert leave(world, None) is world
+
+
+def test_only_the_last_ones_are_remembered() -> None:
+    world = builders.world()
+    for pid in range(1000):
+        world = leave(world, Problem(Code.BUSY, f"cannot remove the group: process {pid} is in it"))
+    assert len(world.problems) == REMEMBERED
+    assert "process 999 " in world.problems[-1].message

@@ -14,7 +14,7 @@ def test_every_code_has_one_form_and_a_meaning(code: Code) -> None:
 
 
 def test_only_what_may_pass_by_itself_is_tried_again() -> None:
-    verdicts = {Code.SIGNATURE, Code.DIGEST, Code.ROLLBACK, Code.EXPIRED, Code.LAYOUT, Code.GONE}
+    verdicts = {Code.SIGNATURE, Code.DIGEST, Code.EXPIRED, Code.LAYOUT, Code.GONE}
     assert not TRANSIENT & verdicts
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -18,8 +19,9 @@ from extsloader.model.plan import ContainerPlan
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.status import Change
 from extsloader.runtime.executor import CANCELLED, Executor
+from extsloader.runtime.threads import Threads, Worker
 from tests.fakes import builders, worlds
-from tests.fakes.machine import FakeMachine, Medium
+from tests.fakes.machine import FakeMachine, FakeStore, Medium
 from tests.fakes.playbook import Inline
 
 A = ServiceName("a")
@@ -37,13 +39,13 @@ def plan(spec: Service | None = None) -> ContainerPlan:
 class Shell:
     """An executor on a fake machine, and what it reports."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: Worker | None = None) -> None:
         self.machine = FakeMachine()
         self.events: asyncio.Queue[Event] = asyncio.Queue()
         self.records: list[Change] = []
         self.executor = Executor(
             self.machine.ports(),
-            Inline(),
+            threads or Inline(),
             self.events.put_nowait,
             self.records.append,
             structlog.get_logger(),
@@ -95,6 +97,26 @@ async def test_an_image_is_probed_verified_mounted_unmounted_and_dropped(shell: 
         failed = await shell.ask(fx.MountImage(IMAGE))
     assert isinstance(failed, ev.ImageFailed), "its descriptor went with it"
     assert f"drop {IMAGE.digest}" in shell.machine.calls
+
+
+async def test_the_loop_goes_on_while_a_large_file_is_deleted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shell = Shell(Threads())
+    deleting, go_on = asyncio.Event(), threading.Event()
+    met: list[bool] = []
+    loop = asyncio.get_running_loop()
+
+    def take_time(*_: object) -> None:
+        loop.call_soon_threadsafe(deleting.set)
+        met.append(go_on.wait(5))
+
+    monkeypatch.setattr(FakeStore, "drop", take_time)
+    shell.executor.execute(fx.DropImage(IMAGE.digest))
+    await deleting.wait()
+    go_on.set()
+    await shell.executor.close()
+    assert met == [True]
 
 
 async def test_an_image_verified_twice_keeps_its_first_descriptor(shell: Shell) -> None:

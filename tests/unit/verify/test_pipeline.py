@@ -229,8 +229,12 @@ def test_a_sidecar_is_a_bounded_regular_file(path: Path) -> None:
     assert refusal(path)[0] is Code.LIMIT
     sidecar.unlink()
     sidecar.symlink_to("/etc/passwd")
-    assert refusal(path)[0] is Code.PATH
+    code, message = refusal(path)
+    assert (code, f"cannot read {sidecar}: " in message) == (Code.PATH, True)
     sidecar.unlink()
+    sidecar.mkdir()
+    assert refusal(path)[0] is Code.PATH
+    sidecar.rmdir()
     os.mkfifo(sidecar)
     assert refusal(path)[0] in (Code.ENVELOPE, Code.IO, Code.PATH)
 

@@ -1,3 +1,5 @@
+import pytest
+
 from extsloader.adapters.mounts.mountinfo import is_below, parse, top, undo_order
 
 # Recorded on Debian 12: a blank, a backslash and a line feed in the paths, several optional fields,
@@ -10,6 +12,7 @@ RECORDED = r"""22 27 0:21 / /proc rw,relatime - proc proc rw
 83 27 0:47 / /run/extst/x rw - overlay overlay rw,lowerdir=/l\0401:/l2,upperdir=/u,workdir=/w
 84 83 0:48 / /run/extst/x rw - tmpfs over rw
 85 27 0:49 / /run/extst-other rw - tmpfs none rw
+86 27 0:50 / /run/extst-#1 rw - tmpfs a\043b rw
 """
 MOUNTS = parse(RECORDED)
 
@@ -25,6 +28,12 @@ def test_octal_escapes_become_the_characters_they_stand_for() -> None:
     odd = top(MOUNTS, "/run/extst/a b\\c\nd")
     assert odd is not None
     assert odd.source == ""
+
+
+@pytest.mark.parametrize("path", ["/run/extst/a b\\c\nd", "/run/extst-#1"])
+def test_a_mount_is_found_by_its_path_whatever_is_in_it(path: str) -> None:
+    """The kernel writes "#" as it is here, and escapes it only in the source."""
+    assert top(parse(RECORDED, path), path) is not None
 
 
 def test_overlay_directories_are_in_the_super_options() -> None:

@@ -19,7 +19,6 @@ def make_plan(name: str) -> ContainerPlan:
     return ContainerPlan(
         service=ServiceName(name),
         digest=DIGEST,
-        container_id=name,
         bundle_dir="/b",
         notify_dir="/n",
         spec='{"ociVersion": "1.0.2"}',
