@@ -38,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "stopped", code=problem.code, reason=problem.message, hint=problem.hint
         )
         return 1
-    for problem in world.problems:
+    for problem in world.leftovers:
         journal.log.error("left behind", code=problem.code, reason=problem.message)
-    return 1 if world.problems else 0
+    return 1 if world.leftovers else 0
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

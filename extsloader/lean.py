@@ -5,13 +5,18 @@ installed. The agent speaks over unix sockets and logs plain lines; without thes
 4.4 MB (ssl) and up to 4.5 MB (rich) smaller. Both libraries do without when the import fails.
 """
 
+import signal
 import sys
 
 UNUSED = ("ssl", "rich")
+STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def main() -> int:
     """Run `extsloader.daemon` in a process that cannot import what it does not need."""
+    # Until the agent handles them: a stop in the first moments must not kill it with its
+    # predecessor's services still running.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     for name in UNUSED:
         sys.modules[name] = None  # type: ignore[assignment] # the documented way to forbid it
     from extsloader.daemon import main as run  # noqa: PLC0415 - after the lines above

@@ -37,6 +37,8 @@ from extsloader.runtime.hub import Hub, Live
 from extsloader.runtime.loop import Loop
 from extsloader.runtime.threads import Threads
 
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
 
 async def serve(settings: Settings, journal: Journal, notifier: Notifier) -> World:
     """Run until asked to stop; returns the last world. Raises MachineError if it cannot start."""
@@ -49,7 +51,7 @@ async def serve(settings: Settings, journal: Journal, notifier: Notifier) -> Wor
         left: list[Problem] = []
         stack.callback(_close_parent, ports.cgroups, left)
         world = await _run(Agent(settings, machine, ports, journal, notifier), stack)
-    return replace(world, problems=(*world.problems, *left))
+    return replace(world, leftovers=(*world.leftovers, *left))
 
 
 def build_ports(settings: Settings, machine: Machine) -> Ports:
@@ -134,13 +136,14 @@ async def _run(agent: Agent, stack: AsyncExitStack) -> World:
     stack.push_async_callback(agent.executor.close)
     agent.executor.start()
     running = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPPING:
         running.add_signal_handler(number, agent.ask_to_stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # the launcher held them back
     _keep_alive(agent.notifier)
     agent.loop.put(AgentStarted(agent.providers))
     agent.notifier.ready()
     world = await agent.loop.run()
-    return replace(world, problems=(*world.problems, *await agent.executor.clear()))
+    return replace(world, leftovers=(*world.leftovers, *await agent.executor.clear()))
 
 
 def _close_parent(cgroups: CgroupPort, left: list[Problem]) -> None:

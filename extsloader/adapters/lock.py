@@ -18,7 +18,9 @@ def take_lock(run: str) -> int:
         directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise MachineError(Code.STATE, f"lock {run}", error.strerror or str(error)) from error
+        raise MachineError(
+            Code.STATE, f"lock {run}", os.strerror(error.errno or 0).lower()
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

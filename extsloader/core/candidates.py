@@ -155,6 +155,11 @@ def at_work(world: World) -> tuple[Candidate, ...]:
     return tuple(c for c in world.candidates.values() if c.phase in IN_HELPER)
 
 
+def is_verifying(world: World) -> bool:
+    """Whether a helper may be about to report an image."""
+    return any(c.phase is CandidatePhase.VERIFYING for c in world.candidates.values())
+
+
 def is_undecided(world: World) -> bool:
     """Whether a verdict is still to be expected without waiting for a retry."""
     return bool(world.awaited) or any(

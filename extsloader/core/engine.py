@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 from extsloader.core import candidates, changes, fleet, images, services
-from extsloader.core.step import Step, leave
+from extsloader.core.lifecycle import AT_REST
+from extsloader.core.step import Step, note
 from extsloader.model import events as ev
 from extsloader.model.effects import CancelTimer, Finish, ListSources, Record
 from extsloader.model.events import Event, TimerId, TimerKind
 from extsloader.model.ids import SourceId
 from extsloader.model.machine import Moment
-from extsloader.model.world import CandidatePhase, ImagePhase, World
+from extsloader.model.world import CandidatePhase, World
 
 
 def step(world: World, event: Event, moment: Moment) -> Step:
@@ -53,9 +54,9 @@ def _apply(world: World, event: Event, moment: Moment) -> Step:
         case ev.StopAsked():
             return _begin_stop(world)
         case ev.ListingFailed(provider, problem):
-            return Step(leave(candidates.stop_awaiting(world, provider), problem))
+            return Step(note(candidates.stop_awaiting(world, provider), problem))
         case ev.EffectFailed(problem):
-            return Step(leave(world, problem))
+            return Step(note(world, problem))
         case _:
             return services.take(world, event, moment)
 
@@ -67,6 +68,7 @@ def _settle(world: World, moment: Moment) -> Step:
         .then(images.choose)
         .then(fleet.settle, moment)
         .then(images.move)
+        .then(images.drop_surplus)
         .then(_finish)
     )
 
@@ -105,7 +107,6 @@ def _finish(world: World) -> Step:
     """Everything is undone: the loop may end, once."""
     if not world.stopping or world.finished or candidates.at_work(world):
         return Step(world)
-    at_rest = {ImagePhase.STORED, ImagePhase.BROKEN}
-    if any(image.phase not in at_rest for image in world.images.values()):
+    if any(image.phase not in AT_REST for image in world.images.values()):
         return Step(world)
     return Step(replace(world, finished=True), (Finish(),))

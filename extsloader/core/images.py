@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from extsloader.core import candidates
-from extsloader.core.lifecycle import LEADS_TO, Fact, Order, next_phase, order_for
+from extsloader.core.lifecycle import AT_REST, LEADS_TO, Fact, Order, next_phase, order_for
 from extsloader.core.step import Step, leave, put
 from extsloader.model.effects import (
     CancelTimer,
@@ -27,8 +27,7 @@ def add(world: World, source: SourceId, stored: StoredImage) -> Step:
     """A verified image; one with this digest may be known already from another place."""
     if stored.digest in world.images:
         return Step(world)
-    image = Image(stored=stored, source=source)
-    return _drop_surplus(_put(world, image), stored.digest)
+    return Step(_put(world, Image(stored=stored, source=source)))
 
 
 def take_mounted(world: World, digest: Digest) -> Step:
@@ -98,18 +97,26 @@ def _best(world: World) -> Image | None:
     return max(usable, key=lambda image: image.stored.manifest.sequence, default=None)
 
 
-def _drop_surplus(world: World, newest: Digest) -> Step:
-    """Keep the store small: the active image, the one just added, and the best of the rest."""
-    idle = [
-        image
-        for digest, image in world.images.items()
-        if digest not in (world.active, newest) and image.phase is ImagePhase.STORED
-    ]
-    idle.sort(key=lambda image: image.stored.manifest.sequence, reverse=True)
-    used = len(world.images) - len(idle)
-    surplus = {i.stored.digest for i in idle[max(0, world.settings.limits.store_images - used) :]}
+def drop_surplus(world: World) -> Step:
+    """Keep the store small: the active image, and the best of the rest.
+
+    Not while a helper verifies: what it is about to vouch for may be one that would be dropped.
+    """
+    if candidates.is_verifying(world) or world.choosing:
+        return Step(world)
+    at_rest = [image for image in world.images.values() if image.phase in AT_REST]
+    at_rest.sort(key=_worth, reverse=True)
+    room = world.settings.limits.store_images - (len(world.images) - len(at_rest))
+    surplus = {image.stored.digest for image in at_rest[max(0, room) :]} - {world.active}
+    if not surplus:
+        return Step(world)
     kept = {digest: image for digest, image in world.images.items() if digest not in surplus}
     return Step(replace(world, images=kept), tuple(DropImage(d) for d in sorted(surplus)))
+
+
+def _worth(image: Image) -> tuple[bool, int]:
+    """One that could not be mounted is worth less than any other."""
+    return image.phase is not ImagePhase.BROKEN, image.stored.manifest.sequence
 
 
 def _is_free(world: World) -> bool:

@@ -45,6 +45,9 @@ ORDERS: dict[tuple[P, bool], Order | None] = {
     (P.BROKEN, False): None,
 }
 
+AT_REST = frozenset({P.STORED, P.BROKEN})
+"""Nothing of it is in the mount table, and nothing is on its way."""
+
 LEADS_TO: dict[Order, P] = {Order.MOUNT: P.MOUNTING, Order.UNMOUNT: P.UNMOUNTING}
 """Where an order leads at once, before anything is reported."""
 

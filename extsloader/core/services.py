@@ -76,7 +76,9 @@ def take(world: World, report: Report, moment: Moment) -> Step:
         case ServiceExited():
             return _exited(world, state, report.cause, moment)
         case ServiceFailed():
-            failed = replace(move(state, Fact.FAILED, moment), problem=report.problem)
+            failed = move(state, Fact.FAILED, moment)
+            last = state.ended or state.last_exit
+            failed = replace(failed, problem=report.problem, last_exit=last)
             return _remove(world, _fail(failed, moment))
         case ServiceRemoved():
             return _removed(world, state, report.problem, moment)

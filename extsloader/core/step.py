@@ -41,7 +41,14 @@ def put(mapping: Mapping[Key, Value], key: Key, value: Value) -> dict[Key, Value
 
 
 def leave(world: World, problem: Problem | None) -> World:
-    """Remember what could not be undone: each problem once, and the last 64, as a life is long."""
-    if problem is None or problem in world.problems:
+    """Remember what could not be undone."""
+    if problem is None or problem in world.leftovers:
+        return world
+    return replace(world, leftovers=(*world.leftovers, problem)[-REMEMBERED:])
+
+
+def note(world: World, problem: Problem) -> World:
+    """Remember what else went wrong and belongs to no subject."""
+    if problem in world.problems:
         return world
     return replace(world, problems=(*world.problems, problem)[-REMEMBERED:])

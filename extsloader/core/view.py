@@ -43,7 +43,7 @@ def take_snapshot(world: World, moment: Moment) -> StatusSnapshot:
         image=_show_image(world),
         services=tuple(_show_service(world, s, wishes, moment) for s in world.services.values()),
         candidates=tuple(_show_candidate(world, c) for c in world.candidates.values()),
-        problems=world.problems,
+        problems=(*world.leftovers, *world.problems),
     )
 
 

@@ -120,4 +120,5 @@ class World:
     overdue: bool = False  # it has run out: take the best there is
     stopping: bool = False
     finished: bool = False
-    problems: tuple[Problem, ...] = ()  # of no candidate or service: what could not be (un)done
+    leftovers: tuple[Problem, ...] = ()  # what could not be undone
+    problems: tuple[Problem, ...] = ()  # what else went wrong and belongs to no subject

@@ -127,7 +127,7 @@ async def running(machine: FakeMachine, world: World, dice: float = 0.0) -> Asyn
         agent.loop.put(StopAsked())
         last = await life
         assert machine.is_clean(), machine.calls
-        assert not last.problems
+        assert not last.leftovers
     finally:
         life.cancel()
         await agent.executor.close()

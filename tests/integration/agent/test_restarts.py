@@ -186,6 +186,28 @@ def test_a_start_that_fails_while_services_run_says_why(
     assert pids(agent.until_ready()) == pids(before)
 
 
+def test_a_stop_during_the_start_is_a_clean_stop(
+    agent: RealAgent, stick: LoopDevice, good: Path
+) -> None:
+    """Also for the services of its predecessor, which it adopts in order to stop them."""
+    stick.plug_in(good)
+    agent.until_ready()
+    agent.kill()
+    process = agent.spawn()
+    while not holds_back(process.pid, signal.SIGTERM):
+        assert process.poll() is None
+    process.terminate()
+    assert process.wait(10) == 0
+    assert not agent.leftovers()
+
+
+def holds_back(pid: int, number: int) -> bool:
+    """Whether the process blocks the signal (proc(5), SigBlk)."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    mask = next(line.split()[1] for line in lines if line.startswith("SigBlk:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def test_there_is_one_agent_for_one_root(agent: RealAgent, stick: LoopDevice, good: Path) -> None:
     stick.plug_in(good)
     before = agent.until_ready()

@@ -12,7 +12,7 @@ from extsloader.model.events import TimerId, TimerKind
 from extsloader.model.ids import SourceId
 from extsloader.model.manifest import StoredImage
 from extsloader.model.reasons import Code, Problem
-from extsloader.model.world import Candidate, Image, ImagePhase, ServicePhase, World
+from extsloader.model.world import Candidate, CandidatePhase, Image, ImagePhase, ServicePhase, World
 from tests.fakes import builders, worlds
 
 PLACE = SourceId("/dev/sdb", "1")
@@ -38,22 +38,34 @@ def test_an_image_is_known_once_however_many_sticks_hold_it() -> None:
     assert again.world.images[OLD.digest].source == PLACE
 
 
-def test_the_store_keeps_the_newcomer_and_the_best_of_the_rest() -> None:
-    step = images.add(holding(OLD, NEW), PLACE, MID)
-    assert set(step.world.images) == {NEW.digest, MID.digest}
-    assert step.effects == (fx.DropImage(OLD.digest),)
+def test_the_store_keeps_the_active_image_and_the_best_of_the_rest() -> None:
+    world = holding(OLD, MID, NEW)
+    active = replace(world.images[OLD.digest], phase=ImagePhase.MOUNTED)
+    world = replace(world, images={**world.images, OLD.digest: active}, active=OLD.digest)
+    step = images.drop_surplus(world)
+    assert set(step.world.images) == {OLD.digest, NEW.digest}
+    assert step.effects == (fx.DropImage(MID.digest),)
+    assert images.drop_surplus(step.world).world is step.world
 
 
-def test_the_active_image_is_never_dropped() -> None:
-    step = images.add(holding(OLD, NEW, active=OLD.digest), PLACE, MID)
-    assert set(step.world.images) == {OLD.digest, MID.digest}
-    assert step.effects == (fx.DropImage(NEW.digest),)
+def test_a_worse_newcomer_does_not_push_a_better_one_out() -> None:
+    step = images.drop_surplus(images.add(holding(MID, NEW), PLACE, OLD).world)
+    assert set(step.world.images) == {MID.digest, NEW.digest}
 
 
-def test_an_image_that_moves_is_not_dropped() -> None:
-    world = holding(OLD, phase=ImagePhase.BROKEN)
-    world = replace(world, images={**world.images, **holding(NEW).images})
-    assert set(images.add(world, PLACE, MID).world.images) == {OLD.digest, MID.digest}
+def test_what_could_not_be_mounted_goes_first() -> None:
+    world = holding(NEW, phase=ImagePhase.BROKEN)
+    world = replace(world, images={**world.images, **holding(OLD, MID).images})
+    assert set(images.drop_surplus(world).world.images) == {OLD.digest, MID.digest}
+
+
+def test_nothing_is_dropped_while_a_choice_or_a_verdict_is_due() -> None:
+    choosing = holding(OLD, MID, NEW, choosing=True)
+    assert images.drop_surplus(choosing).world is choosing
+    source = builders.source("/dev/sdc")
+    busy = {source.id: Candidate(source=source, phase=CandidatePhase.VERIFYING)}
+    verifying = replace(choosing, choosing=False, candidates=busy)
+    assert images.drop_surplus(verifying).world is verifying
 
 
 def test_the_highest_sequence_is_chosen() -> None:
@@ -147,7 +159,7 @@ def test_after_an_unmount_no_service_is_known(problem: Problem | None) -> None:
     step = images.take_unmounted(replace(world, images={digest: image}), digest, problem)
     assert not step.world.services
     assert step.world.images[digest].phase is ImagePhase.STORED
-    assert step.world.problems == ((problem,) if problem else ())
+    assert step.world.leftovers == ((problem,) if problem else ())
 
 
 def test_reports_about_images_that_do_not_move_are_our_bug() -> None:

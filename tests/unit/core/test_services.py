@@ -224,6 +224,11 @@ def test_the_answer_to_a_check_that_nobody_waits_for_changes_nothing() -> None:
     assert services.take(world, said, builders.moment()) == Step(world)
 
 
+def test_an_end_during_a_start_that_fails_is_not_forgotten() -> None:
+    step = report(one(P.STARTING, ended=CRASH), Fact.FAILED)
+    assert worlds.state(step.world, "a").last_exit == CRASH
+
+
 @pytest.mark.parametrize(
     ("detail", "says"),
     [("refused", "within 30 s: refused"), ("", "within 30 s: no word by tcp")],
@@ -351,14 +356,14 @@ def test_a_service_that_cannot_be_created_is_removed_and_tried_again() -> None:
 
 def test_what_a_removal_leaves_behind_is_remembered_once() -> None:
     left = Problem(Code.MOUNT, "cannot unmount it: busy")
-    world = replace(one(P.REMOVING, after_removal=P.PARKED), problems=(left,))
+    world = replace(one(P.REMOVING, after_removal=P.PARKED), leftovers=(left,))
     step = services.take(world, ev.ServiceRemoved(A, RUN, left), builders.moment())
-    assert step.world.problems == (left,)
+    assert step.world.leftovers == (left,)
     assert not step.effects
     first = services.take(
-        replace(world, problems=()), ev.ServiceRemoved(A, RUN, left), builders.moment()
+        replace(world, leftovers=()), ev.ServiceRemoved(A, RUN, left), builders.moment()
     )
-    assert first.world.problems == (left,)
+    assert first.world.leftovers == (left,)
 
 
 def test_a_removal_for_good_takes_the_mounts_too() -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from extsloader.core.step import REMEMBERED, Step, leave, put
+from extsloader.core.step import REMEMBERED, Step, leave, note, put
 from extsloader.model.effects import Finish, ListSources
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.world import World
@@ -29,14 +29,20 @@ def test_putting_leaves_the_old_mapping_alone() -> None:
 
 def test_what_is_left_behind_is_remembered_once() -> None:
     world = leave(builders.world(), BUSY)
-    assert world.problems == (BUSY,)
+    assert world.leftovers == (BUSY,)
     assert leave(world, BUSY) is world
     assert leave(world, None) is world
+
+
+def test_a_problem_of_nobody_is_remembered_once_and_is_no_leftover() -> None:
+    world = note(builders.world(), BUSY)
+    assert (world.problems, world.leftovers) == ((BUSY,), ())
+    assert note(world, BUSY) is world
 
 
 def test_only_the_last_ones_are_remembered() -> None:
     world = builders.world()
     for pid in range(1000):
         world = leave(world, Problem(Code.BUSY, f"cannot remove the group: process {pid} is in it"))
-    assert len(world.problems) == REMEMBERED
-    assert "process 999 " in world.problems[-1].message
+    assert len(world.leftovers) == REMEMBERED
+    assert "process 999 " in world.leftovers[-1].message
