@@ -78,7 +78,7 @@ def test_check_says_of_every_file_whether_it_is_good(
 
 def test_oci_prints_one_line_of_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     definition, config = tmp_path / "a.yml", tmp_path / "config.json"
-    definition.write_text("services: [{name: a, image: XXX_TAG}]\n")
+    definition.write_text("services: [{name: a, image: A_TAG}]\n")
     config.write_text('{"Entrypoint": ["/a"], "Cmd": ["b"]}')
 
     assert main(["oci", "--image-config", str(config), str(definition)]) == 0
