@@ -25,6 +25,7 @@ from extsloader.model.status import Change
 SERVICES = 50
 PARALLEL = 4  # as limits.parallel_creates
 RUNS = 5
+GROUP = "extsloader-bench-bare"
 QUIET = 3.0  # seconds, more than it takes
 RUNC = ("/usr/sbin/runc",)
 CONMON = "/usr/bin/conmon"
@@ -74,6 +75,7 @@ def _run_bare(folder: Path, image: Path) -> float:
     Path(mountpoint).mkdir()
     mount = ["mount", "-t", "squashfs", "-o", "loop,ro", str(image), mountpoint]
     with ExitStack() as stack, ThreadPoolExecutor(PARALLEL) as pool:
+        stack.callback(_remove_groups)
         subprocess.run(mount, check=True)
         stack.callback(lambda: subprocess.run(["umount", mountpoint], check=True))
         for name in names:
@@ -86,7 +88,7 @@ def _run_bare(folder: Path, image: Path) -> float:
 def _lay_out(bundle: Path, rootfs: Path, name: str) -> None:
     service = Service(name=ServiceName(name), bundle=f"containers/services/{name}")
     config = Bundle(service=service.name, config=json.dumps(CONFIG), runtime="")
-    settings = Settings(cgroup="extsloader-bench-bare")
+    settings = Settings(cgroup=GROUP)
     plan = plan_container(config, service, "/", Digest("0" * 64), settings, Machine(arch="amd64"))
     if isinstance(plan, Problem):
         raise TypeError(plan.message)
@@ -123,3 +125,9 @@ def _start(folder: Path, name: str) -> None:
 def _delete(folder: Path, name: str) -> None:
     command = [*RUNC, "--root", f"{folder}/runtime", "delete", "--force", name]
     subprocess.run(command, check=True)
+
+
+def _remove_groups() -> None:
+    """The runtime removes a container's group, but not the one that it made above it."""
+    for group in Path("/sys/fs/cgroup").glob(f"**/{GROUP}"):
+        group.rmdir()
