@@ -178,7 +178,7 @@ def _add_identity(parser: ArgumentParser) -> None:
     add("--name", default="rootfs-pkgs", help="default: %(default)s")
     add("--image-version", dest="version", default="0.0.0", metavar="TEXT")
     add("--sequence", type=int, default=1, metavar="N",
-        help="devices refuse a lower one than they had, default: %(default)s")  # fmt: skip
+        help="of several images devices take the highest, default: %(default)s")  # fmt: skip
     add("--issued-at", type=int, default=_source_date(), metavar="SECONDS",
         help="since 1970, default: SOURCE_DATE_EPOCH, or else now")  # fmt: skip
     add("--expires", default="", metavar="YYYY-MM-DDThh:mm:ssZ")

@@ -28,7 +28,7 @@ class Identity:
 
     name: str
     version: str
-    sequence: int = 1  # a device never goes back to a lower one
+    sequence: int = 1  # of several images a device takes the highest
     issued_at: int = EPOCH  # seconds since 1970
     expires: str = ""  # RFC 3339 with Z
     compatible: Compatible

@@ -1,6 +1,6 @@
 """The signed manifest as the daemon sees it: plain data, already checked by the verify helper.
 
-The schema with its limits and messages is `extsloader.verify.schema`; a test holds the two equal.
+The schema with its limits and messages is `extsloader.image.schema`; a test holds the two equal.
 """
 
 from dataclasses import dataclass

@@ -66,7 +66,7 @@ MEANINGS: dict[Code, str] = {
     Code.PATH: "a path leads out of where it may lead",
     Code.DAG: "the dependencies of the services cannot be satisfied",
     Code.RESOURCE: "the device is short of memory, disk space or processes",
-    Code.STATE: "a state file is unusable",
+    Code.STATE: "the agent's own files are unusable, or it met a bug of its own",
     Code.RUNTIME: "the container runtime refused or failed",
     Code.READINESS: "the service did not become ready in time",
     Code.EXIT: "the service ended",

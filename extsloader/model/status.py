@@ -108,7 +108,7 @@ class AgentStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusSnapshot:
-    """Computed after each step; the socket, the journal and the tools all show this one."""
+    """Computed from the newest world when somebody asks; socket and tools all show this one."""
 
     schema: int = 1
     generation: int = 0

@@ -7,7 +7,7 @@ from extsloader.model.status import Change, Explanation, StatusSnapshot
 
 
 class StatusPort(Protocol):
-    """The one truth, computed by the loop after each step."""
+    """The one truth, computed from the loop's newest world."""
 
     def snapshot(self) -> StatusSnapshot:
         """The newest snapshot, with usage and the agent's memory read now."""
