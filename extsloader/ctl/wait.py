@@ -16,8 +16,6 @@ ON_ITS_WAY = frozenset({AgentState.SEARCHING, AgentState.VERIFYING, AgentState.A
 FINAL = frozenset({AgentState.DISABLED, AgentState.STOPPING})
 """States that this run of the agent does not leave, or only by ending."""
 
-GOALS = ("settled", *(state.value for state in AgentState))
-
 
 def wait(client: Client, options: argparse.Namespace, style: Style) -> bool:
     """Yes when the goal is reached, no when it is too late or out of reach.

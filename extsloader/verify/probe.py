@@ -1,25 +1,16 @@
 """What is on a source, found out in a helper: reading an untrusted medium can hang or fail.
 
-`python -m extsloader.verify.probe`: one probe, then the process ends. It imports no pydantic and
+`extsloader.verify.__main__` runs it. It imports no pydantic and
 no cryptography: there is one for every medium, also for those that hold nothing of ours.
 """
 
 import os
-import sys
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from extsloader.image.superblock import Partition, read_partition, read_superblock, reader
-from extsloader.model.helper import Answer, Request
 from extsloader.model.source import Source, Superblock
-from extsloader.verify.channel import serve
 from extsloader.verify.identity import open_disk, refusal
 from extsloader.verify.medium import open_medium
-
-
-def main() -> int:
-    """Probe what the daemon asks for on standard input."""
-    return serve(_probe)
 
 
 def probe_source(source: Source) -> Superblock:
@@ -36,10 +27,6 @@ def probe_source(source: Source) -> Superblock:
     return replace(superblock, partition_label=partition.label, partition_type=partition.type)
 
 
-def _probe(request: Request, _progress: Callable[[int, int], None]) -> tuple[Answer, Sequence[int]]:
-    return Answer(superblock=probe_source(request.source)), ()
-
-
 def _find_partition(source: Source) -> Partition | None:
     disk = open_disk(source)
     try:
@@ -50,7 +37,3 @@ def _find_partition(source: Source) -> Partition | None:
         os.close(disk)
     # Partitions can be set by hand (BLKPG): the entry of another size describes something else.
     return partition if partition and partition.size == source.size else None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -42,7 +42,7 @@ def source(tmp_path: Path) -> Source:
 def ask(request: bytes) -> tuple[Answer | None, int]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
-        argv = [sys.executable, "-m", "extsloader.verify.probe"]
+        argv = [sys.executable, "-m", "extsloader.verify", "probe"]
         environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
         with theirs:
             helper = subprocess.Popen(argv, stdin=theirs.fileno(), env=environment)
