@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fcntl import LOCK_EX, flock
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from extsloader.imagebuild.definition import Definition
-from extsloader.imagebuild.layout import lay_out, plan_bundles
-from extsloader.imagebuild.oci import ImageConfig
-from extsloader.imagebuild.packages import Deb
-from extsloader.imagebuild.recipe import Recipe
-from extsloader.imagebuild.rootfs import make_rootfs
+from extsloader.imagebuild.debian.packages import Deb
+from extsloader.imagebuild.debian.recipe import Recipe
+from extsloader.imagebuild.debian.rootfs import make_rootfs
+from extsloader.imagebuild.linuxkit.definition import Definition
+from extsloader.imagebuild.linuxkit.layout import lay_out, plan_bundles
+from extsloader.imagebuild.linuxkit.spec import ImageConfig
 from extsloader.imagebuild.squashfs import squash_tar
 from extsloader.imagebuild.steps import Step, digest_tree, name_by
 from extsloader.imagebuild.tree import read_directory, read_tar, write_tar
@@ -51,8 +52,8 @@ def plan_rootfs(recipe: Recipe, debs: Sequence[Deb], cache: Cache) -> Step:
     )
 
     def make(out: Path) -> None:
-        with out.open("wb") as file:
-            write_tar(make_rootfs(recipe, debs, cache.debs), file)
+        with TemporaryDirectory(dir=cache.steps) as scratch, out.open("wb") as file:
+            write_tar(make_rootfs(recipe, debs, cache.debs, Path(scratch)), file)
 
     title = f"root file system of {recipe.name}"
     return Step(title=title, output=cache.steps / f"{recipe.name}.{key}.tar", make=make)
@@ -74,10 +75,7 @@ def plan_layout(
     )
 
     def make(out: Path) -> None:
-        trees = {}
-        for image, step in rootfs.items():
-            with step.output.open("rb") as file:
-                trees[image] = read_tar(file, step.output.name)
+        trees = {image: read_tar(step.output) for image, step in rootfs.items()}
         with out.open("wb") as file:
             write_tar(lay_out(bundles, trees), file)
 

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 
-from extsloader.imagebuild.tree import Node
+from extsloader.imagebuild.tree import Node, read_content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +65,12 @@ def digest_tree(tree: Mapping[str, Node]) -> str:
     for path in sorted(tree):
         node = tree[path]
         digest.update(f"{path}\0{node.kind}{node.mode}{node.target}{len(node.content)}\0".encode())
-        digest.update(node.content)
+        digest.update(read_content(node))
     return digest.hexdigest()
 
 
 @cache
 def _builder() -> str:
     """Changing the builder's own code changes every name, so that no stale output is kept."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
     return sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()

@@ -19,17 +19,19 @@ def run_tool(
     argv: Sequence[str],
     stage: str,
     *,
-    stdin: IO[bytes] | None = None,
     cwd: Path | None = None,
     hint: str = "",
+    **streams: IO[bytes],
 ) -> bytes:
-    """Run a program to its end and return its output.
+    """Run a program to its end and return its output, unless a stream `stdout` takes it.
 
     Raises MachineError(E_IO) with the last line that the program wrote to stderr.
     """
     try:
         done = subprocess.run(
-            argv, stdin=stdin or subprocess.DEVNULL, capture_output=True, check=True, cwd=cwd,
+            argv, stderr=subprocess.PIPE, check=True, cwd=cwd,
+            stdin=streams.get("stdin", subprocess.DEVNULL),
+            stdout=streams.get("stdout", subprocess.PIPE),
             env={k: v for k, v in os.environ.items() if k != _DROPPED} | {"LC_ALL": "C.UTF-8"},
         )  # fmt: skip
     except FileNotFoundError as error:
@@ -42,4 +44,4 @@ def run_tool(
         raise MachineError(
             Code.IO, stage, f"{argv[0]} ended with {error.returncode}: {said[-1]}", hint
         ) from error
-    return done.stdout
+    return done.stdout or b""

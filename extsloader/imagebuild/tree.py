@@ -1,8 +1,9 @@
 """A file system as plain data, so that merging packages needs neither root nor a chroot."""
 
 import tarfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from fnmatch import fnmatchcase
 from io import BytesIO
@@ -16,6 +17,9 @@ from extsloader.model.reasons import Code
 _MERGED = ("bin", "lib", "lib64", "sbin")
 """Directories that are links into /usr in Debian 12 (its usrmerge package)."""
 
+_XATTR = "SCHILY.xattr."
+"""Prefix of extended attributes in PAX headers, as GNU tar and Go's archive/tar write them."""
+
 
 class Kind(Enum):
     """What a node is, as tar calls it."""
@@ -28,17 +32,35 @@ class Kind(Enum):
     FIFO = tarfile.FIFOTYPE
 
 
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Bytes that stay in a file until they are written: a tree of gigabytes takes no memory.
+
+    The file must not change, nor go, before the tree is written.
+    """
+
+    path: Path
+    offset: int
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One file of any kind; a hard link is a second path to an equal node."""
+    """One file of any kind. One node at two paths is one file with two names (a hard link)."""
 
     kind: Kind
     mode: int = 0o755
     uid: int = 0
     gid: int = 0
-    content: bytes = b""
+    mtime: int = EPOCH  # seconds since 1970
+    content: bytes | Extent = b""
     target: str = ""  # of a symbolic link
     device: tuple[int, int] = (0, 0)  # major, minor
+    xattrs: Mapping[str, str] = field(default_factory=dict, hash=False)
+    # bytes as tarfile has them: UTF-8 with surrogateescape
 
 
 Tree = dict[str, Node]
@@ -47,38 +69,46 @@ Tree = dict[str, Node]
 DIRECTORY = Node(kind=Kind.DIRECTORY)
 
 
-def read_tar(stream: IO[bytes], where: str) -> Tree:
-    """Read an uncompressed tar file; hard links become equal nodes.
+def read_tar(path: Path) -> Tree:
+    """Read an uncompressed tar file, whose bytes stay where they are.
 
     Raises ImageRefusedError(E_PATH) for a path that leads out of the tree.
     """
     tree: Tree = {}
-    with tarfile.open(fileobj=stream, mode="r|") as tar:
+    with tarfile.open(path, mode="r:") as tar:
         for member in tar:
-            path = _inside(member.name, where)
-            if not path:
+            name = make_inside(member.name, path.name)
+            if not name:
                 continue
             if member.islnk():
-                tree[path] = tree[_inside(member.linkname, where)]
+                tree[name] = tree[make_inside(member.linkname, path.name)]
             else:
-                file = tar.extractfile(member) if member.isreg() else None
-                tree[path] = _node(member, file.read() if file else b"")
+                tree[name] = make_node(member, path)
     return tree
 
 
-def _node(member: tarfile.TarInfo, content: bytes) -> Node:
+def make_node(member: tarfile.TarInfo, archive: Path) -> Node:
+    """The node of a member that is no hard link, of an uncompressed archive."""
+    kind = Kind.FILE if member.isreg() else Kind(member.type)
     return Node(
-        kind=Kind.FILE if member.isreg() else Kind(member.type),
+        kind=kind,
         mode=member.mode,
         uid=member.uid,
         gid=member.gid,
-        content=content,
-        target=member.linkname if member.issym() else "",
+        mtime=int(member.mtime),
+        content=Extent(archive, member.offset_data, member.size) if member.size else b"",
+        target=member.linkname if kind is Kind.LINK else "",
         device=(member.devmajor, member.devminor) if member.isdev() else (0, 0),
+        xattrs={
+            name.removeprefix(_XATTR): value
+            for name, value in member.pax_headers.items()
+            if name.startswith(_XATTR)
+        },
     )
 
 
-def _inside(name: str, where: str) -> str:
+def make_inside(name: str, where: str) -> str:
+    """The path of an archive's member as trees have it. Raises ImageRefusedError(E_PATH)."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise ImageRefusedError(Code.PATH, f"cannot use {where}: it holds the path {name!r}")
@@ -139,15 +169,48 @@ def read_directory(directory: Path) -> Tree:
 
 
 def write_tar(tree: Mapping[str, Node], out: IO[bytes]) -> None:
-    """Write a tree, sorted and with one fixed time: the same bytes for the same tree."""
+    """Write a tree, sorted: the same bytes for the same tree."""
+    written: dict[int, str] = {}  # paths of files by the identity of their node
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         for path in sorted(complete(tree)):
             node = tree.get(path, DIRECTORY)
-            member = tarfile.TarInfo(path)
-            member.type, member.mode, member.mtime = node.kind.value, node.mode, EPOCH
-            member.uid, member.gid, member.linkname = node.uid, node.gid, node.target
-            member.size, (member.devmajor, member.devminor) = len(node.content), node.device
-            tar.addfile(member, BytesIO(node.content))
+            if node.kind is Kind.FILE and (first := written.setdefault(id(node), path)) != path:
+                tar.addfile(_hard_link(path, first, node))
+                continue
+            with open_content(node) as content:
+                tar.addfile(_member(path, node), content)
+
+
+def _member(path: str, node: Node) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(path)
+    member.type, member.mode, member.mtime = node.kind.value, node.mode, node.mtime
+    member.uid, member.gid, member.linkname = node.uid, node.gid, node.target
+    member.size, (member.devmajor, member.devminor) = len(node.content), node.device
+    member.pax_headers = {f"{_XATTR}{name}": value for name, value in sorted(node.xattrs.items())}
+    return member
+
+
+def _hard_link(path: str, first: str, node: Node) -> tarfile.TarInfo:
+    member = _member(path, node)
+    member.type, member.linkname, member.size = tarfile.LNKTYPE, first, 0
+    return member
+
+
+@contextmanager
+def open_content(node: Node) -> Iterator[IO[bytes]]:
+    """A file that stands at the node's first byte."""
+    if isinstance(node.content, bytes):
+        yield BytesIO(node.content)
+        return
+    with node.content.path.open("rb") as file:
+        file.seek(node.content.offset)
+        yield file
+
+
+def read_content(node: Node) -> bytes:
+    """A node's bytes, for those that are known to be few."""
+    with open_content(node) as file:
+        return file.read(len(node.content))
 
 
 def complete(tree: Mapping[str, Node]) -> set[str]:

@@ -14,11 +14,11 @@ from extsloader.image.envelope import parse_envelope
 from extsloader.image.schema import encode_manifest, parse_manifest
 from extsloader.image.superblock import reader
 from extsloader.image.trailer import find_end, read_trailer
-from extsloader.imagebuild.definition import parse_definition
 from extsloader.imagebuild.image import TEST_IDENTITY, add_verity, measure_image, sign_image
-from extsloader.imagebuild.layout import SERVICES, lay_out, plan_bundles
+from extsloader.imagebuild.linuxkit.definition import parse_definition
+from extsloader.imagebuild.linuxkit.layout import SERVICES, lay_out, plan_bundles
+from extsloader.imagebuild.linuxkit.spec import ImageConfig
 from extsloader.imagebuild.manifest import make_manifest
-from extsloader.imagebuild.oci import ImageConfig
 from extsloader.imagebuild.squashfs import squash_tar
 from extsloader.imagebuild.tree import Kind, Node, Tree, write_tar
 from extsloader.model.manifest import Manifest

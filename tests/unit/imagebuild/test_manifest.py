@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from extsloader.image.schema import parse_manifest
-from extsloader.imagebuild.definition import load_definition
 from extsloader.imagebuild.image import TEST_IDENTITY
+from extsloader.imagebuild.linuxkit.definition import load_definition
 from extsloader.imagebuild.manifest import PLACEHOLDER, load_services, make_manifest
 from extsloader.model.errors import SettingsError
 

@@ -1,4 +1,5 @@
 import tarfile
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -6,11 +7,13 @@ import pytest
 
 from extsloader.imagebuild.tree import (
     DIRECTORY,
+    Extent,
     Kind,
     Node,
     Tree,
     merge_usr,
     prune,
+    read_content,
     read_directory,
     read_tar,
     write_tar,
@@ -18,6 +21,7 @@ from extsloader.imagebuild.tree import (
 from extsloader.model.errors import ImageRefusedError
 
 SH = Node(kind=Kind.FILE, content=b"#!")
+EMPTY = Node(kind=Kind.FILE)
 
 
 def packed(tree: Tree) -> bytes:
@@ -26,7 +30,16 @@ def packed(tree: Tree) -> bytes:
     return out.getvalue()
 
 
-def test_a_tree_reads_back_as_it_was_written() -> None:
+def unpacked(tar: bytes, path: Path) -> Tree:
+    path.write_bytes(tar)
+    return read_tar(path)
+
+
+def with_content(tree: Tree) -> Tree:
+    return {path: replace(node, content=read_content(node)) for path, node in tree.items()}
+
+
+def test_a_tree_reads_back_as_it_was_written(tmp_path: Path) -> None:
     tree = {
         "usr": DIRECTORY,
         "usr/sh": SH,
@@ -35,7 +48,31 @@ def test_a_tree_reads_back_as_it_was_written() -> None:
         "x": Node(kind=Kind.LINK, mode=0o777, target="usr/sh"),
     }
 
-    assert read_tar(BytesIO(packed(tree)), "x.tar") == tree
+    assert with_content(unpacked(packed(tree), tmp_path / "x.tar")) == tree
+
+
+def test_contents_stay_in_their_file_until_they_are_written(tmp_path: Path) -> None:
+    tree = unpacked(packed({"usr/sh": SH, "usr/empty": EMPTY}), tmp_path / "x.tar")
+
+    assert isinstance(tree["usr/sh"].content, Extent)
+    assert packed(tree) == packed({"usr/sh": SH, "usr/empty": EMPTY})
+
+
+def test_extended_attributes_are_kept(tmp_path: Path) -> None:
+    tree = {"ping": replace(SH, xattrs={"security.capability": "\x01\udc80\x02"})}
+
+    assert with_content(unpacked(packed(tree), tmp_path / "x.tar")) == tree
+
+
+def test_one_node_at_two_paths_is_one_file_with_two_names(tmp_path: Path) -> None:
+    tar = packed({"bin/b": SH, "bin/a": SH, "bin/c": replace(SH)})
+
+    tree = unpacked(tar, tmp_path / "x.tar")
+    with tarfile.open(tmp_path / "x.tar") as file:
+        links = {member.name: member.linkname for member in file if member.islnk()}
+
+    assert links == {"bin/b": "bin/a"}
+    assert tree["bin/b"] is tree["bin/a"] is not tree["bin/c"]
 
 
 def test_the_same_tree_gives_the_same_bytes_in_whatever_order_it_was_made() -> None:
@@ -44,14 +81,14 @@ def test_the_same_tree_gives_the_same_bytes_in_whatever_order_it_was_made() -> N
     assert packed(tree) == packed(dict(reversed(tree.items())))
 
 
-def test_missing_parents_are_made() -> None:
-    read_back = read_tar(BytesIO(packed({"a/b/c": SH})), "x.tar")
+def test_missing_parents_are_made(tmp_path: Path) -> None:
+    read_back = unpacked(packed({"a/b/c": SH}), tmp_path / "x.tar")
 
     assert list(read_back) == ["a", "a/b", "a/b/c"]
     assert read_back["a"] == DIRECTORY
 
 
-def test_a_hard_link_becomes_an_equal_file() -> None:
+def test_a_hard_link_becomes_the_same_file(tmp_path: Path) -> None:
     out = BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         first = tarfile.TarInfo("./bin/perl")
@@ -61,19 +98,19 @@ def test_a_hard_link_becomes_an_equal_file() -> None:
         second.type, second.linkname = tarfile.LNKTYPE, "./bin/perl"
         tar.addfile(second)
 
-    tree = read_tar(BytesIO(out.getvalue()), "x.tar")
+    tree = unpacked(out.getvalue(), tmp_path / "x.tar")
 
-    assert tree["bin/perl5"] == tree["bin/perl"]
-    assert tree["bin/perl5"].content == b"#!"
+    assert tree["bin/perl5"] is tree["bin/perl"]
+    assert read_content(tree["bin/perl5"]) == b"#!"
 
 
-def test_a_path_that_climbs_is_refused() -> None:
+def test_a_path_that_climbs_is_refused(tmp_path: Path) -> None:
     out = BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         tar.addfile(tarfile.TarInfo("usr/../../etc/passwd"))
 
     with pytest.raises(ImageRefusedError, match=r"E_PATH: cannot use evil\.deb"):
-        read_tar(BytesIO(out.getvalue()), "evil.deb")
+        unpacked(out.getvalue(), tmp_path / "evil.deb")
 
 
 def test_bin_and_lib_move_below_usr_and_links_stay_in_their_place() -> None:

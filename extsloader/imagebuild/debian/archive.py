@@ -5,8 +5,8 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from extsloader.imagebuild.packages import Deb, close, parse_depends, parse_show
-from extsloader.imagebuild.recipe import Recipe
+from extsloader.imagebuild.debian.packages import Deb, close, parse_depends, parse_show
+from extsloader.imagebuild.debian.recipe import Recipe
 from extsloader.imagebuild.tools import run_tool
 from extsloader.model.errors import MachineError
 from extsloader.model.reasons import Code

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from extsloader.imagebuild.container import Container, Extended
-from extsloader.imagebuild.definition import Definition
-from extsloader.imagebuild.oci import ImageConfig, Json, make_runtime, make_spec
+from extsloader.imagebuild.linuxkit.container import Container, Extended
+from extsloader.imagebuild.linuxkit.definition import Definition
+from extsloader.imagebuild.linuxkit.spec import ImageConfig, Json, make_runtime, make_spec
 from extsloader.imagebuild.yamlfile import Document, check, parse_yaml, read_json, read_yaml
 from extsloader.model.errors import SettingsError
 

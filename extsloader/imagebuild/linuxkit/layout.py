@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from extsloader.imagebuild.container import Mount
-from extsloader.imagebuild.definition import Definition, Entry
-from extsloader.imagebuild.oci import (
+from extsloader.imagebuild.linuxkit.container import Mount
+from extsloader.imagebuild.linuxkit.definition import Definition, Entry
+from extsloader.imagebuild.linuxkit.spec import (
     ImageConfig,
     make_runtime,
     make_spec,

@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from extsloader.imagebuild.container import Container
-from extsloader.imagebuild.definition import parse_definition
-from extsloader.imagebuild.layout import (
+from extsloader.imagebuild.linuxkit.container import Container
+from extsloader.imagebuild.linuxkit.definition import parse_definition
+from extsloader.imagebuild.linuxkit.layout import (
     Bundle,
     check_buildable,
     lay_out,
     plan_bundles,
     prepare_content,
 )
-from extsloader.imagebuild.oci import ImageConfig
-from extsloader.imagebuild.tree import DIRECTORY, Kind, Node
+from extsloader.imagebuild.linuxkit.spec import ImageConfig
+from extsloader.imagebuild.tree import DIRECTORY, Kind, Node, read_content
 from extsloader.model.errors import SettingsError
 
-LINUXKIT_TAR = Path(__file__).parents[4] / "shared/data/linuxkit-image/extension.tar.gz"
+LINUXKIT_TAR = Path(__file__).parents[5] / "shared/data/linuxkit-image/extension.tar.gz"
 
 FILE = Node(kind=Kind.FILE, content=b"#!")
 
@@ -107,7 +107,7 @@ def test_the_content_of_an_image_is_cleaned_up_as_linuxkit_does() -> None:
         *("dev", "dev/pts", "dev/shm", "etc", "etc/hosts", "etc/mtab", "etc/resolv.conf"),
         *("proc", "sys", "s"),
     }
-    assert found["etc/hosts"].content.startswith(b"127.0.0.1")
+    assert read_content(found["etc/hosts"]).startswith(b"127.0.0.1")
 
 
 @pytest.mark.skipif(not LINUXKIT_TAR.exists(), reason="no image of LinuxKit's builder here")
@@ -152,7 +152,7 @@ def test_the_layout_is_the_one_of_linuxkits_own_builder() -> None:
     )
     tree = lay_out(bundles, {"svc-a:1": {"bin": DIRECTORY}, "svc-b:1": {}})
 
-    ours = {path: node.content for path, node in tree.items() if node.content}
+    ours = {path: read_content(node) for path, node in tree.items() if node.content}
     # In LinuxKit's image an onboot container had unpacked svc-b before, and alpha has a volume.
     beta = "containers/services/beta/runtime.json"
     ours[beta] = ours[beta].replace(b"/services/beta/lower", b"/onboot/000-setup/lower")

@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from extsloader.imagebuild.container import Container
-from extsloader.imagebuild.definition import Entry
-from extsloader.imagebuild.oci import ImageConfig, make_runtime, make_spec, to_json
+from extsloader.imagebuild.linuxkit.container import Container
+from extsloader.imagebuild.linuxkit.definition import Entry
+from extsloader.imagebuild.linuxkit.spec import ImageConfig, make_runtime, make_spec, to_json
 from extsloader.model.errors import SettingsError
 
 

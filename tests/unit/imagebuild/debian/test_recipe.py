@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from extsloader.imagebuild.definition import load_definition, parse_definition
-from extsloader.imagebuild.recipe import Recipe, load_images, load_lock, load_recipe
-from extsloader.imagebuild.rootfs import apply_recipe
-from extsloader.imagebuild.tree import Kind, Node
+from extsloader.imagebuild.debian.recipe import Recipe, load_images, load_lock, load_recipe
+from extsloader.imagebuild.debian.rootfs import apply_recipe
+from extsloader.imagebuild.linuxkit.definition import load_definition, parse_definition
+from extsloader.imagebuild.tree import Kind, Node, read_content
 from extsloader.model.errors import SettingsError
 
-PROJECT = Path(__file__).parents[3]
+PROJECT = Path(__file__).parents[4]
 RECIPES = PROJECT / "images/pkg"
 
 
@@ -71,7 +71,7 @@ def test_a_recipe_adds_users_directories_links_and_files_to_its_packages(tmp_pat
     assert tree["bin"].target == "usr/bin"
     assert tree["etc/web.conf"].content == b"port 80"
     assert tree["run/web"].uid == tree["run/web"].gid == 80
-    assert b"web:x:80:80:" in tree["etc/passwd"].content
+    assert b"web:x:80:80:" in read_content(tree["etc/passwd"])
     assert "usr/bin/vi" not in tree
     assert "usr/share/doc/busybox/copyright" in tree
 

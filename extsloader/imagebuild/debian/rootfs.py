@@ -6,12 +6,11 @@ configuration files. Debian's ld.so finds the libraries without a cache (ld.so(8
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 
-from extsloader.imagebuild.archive import check_digest
-from extsloader.imagebuild.packages import Deb
-from extsloader.imagebuild.recipe import Recipe
+from extsloader.imagebuild.debian.archive import check_digest
+from extsloader.imagebuild.debian.packages import Deb
+from extsloader.imagebuild.debian.recipe import Recipe
 from extsloader.imagebuild.tools import run_tool
 from extsloader.imagebuild.tree import (
     DIRECTORY,
@@ -33,10 +32,13 @@ _NEVER_NEEDED = (
 _LICENCES = ("usr/share/doc/*/copyright",)
 
 
-def make_rootfs(recipe: Recipe, debs: Iterable[Deb], cache: Path) -> Tree:
-    """Unpack the archives from the cache and apply the recipe. Raises MachineError."""
+def make_rootfs(recipe: Recipe, debs: Iterable[Deb], cache: Path, scratch: Path) -> Tree:
+    """Unpack the archives from the cache and apply the recipe; contents stay in `scratch`.
+
+    Raises MachineError.
+    """
     with ThreadPoolExecutor() as pool:
-        trees = pool.map(lambda deb: _unpack(cache / deb.file_name, deb), debs)
+        trees = pool.map(lambda deb: _unpack(cache / deb.file_name, deb, scratch), debs)
         packages: Tree = {path: node for tree in trees for path, node in tree.items()}
     return apply_recipe(packages, recipe)
 
@@ -53,10 +55,13 @@ def apply_recipe(packages: Mapping[str, Node], recipe: Recipe) -> Tree:
     return tree | merge_usr(read_directory(recipe.files))
 
 
-def _unpack(path: Path, deb: Deb) -> Tree:
+def _unpack(path: Path, deb: Deb, scratch: Path) -> Tree:
     check_digest(path, deb)
-    tar = run_tool(["dpkg-deb", "--fsys-tarfile", str(path)], f"unpack {path.name}")
-    return read_tar(BytesIO(tar), path.name)
+    tar = scratch / f"{path.name}.tar"
+    with tar.open("wb") as file:
+        command = ["dpkg-deb", "--fsys-tarfile", str(path)]
+        run_tool(command, f"unpack {path.name}", stdout=file)
+    return read_tar(tar)
 
 
 def _accounts(users: Mapping[str, int]) -> Tree:

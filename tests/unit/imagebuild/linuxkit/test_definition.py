@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from extsloader.imagebuild.definition import load_definition, parse_definition
+from extsloader.imagebuild.linuxkit.definition import load_definition, parse_definition
 from extsloader.model.errors import SettingsError
 
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extsloader.imagebuild.packages import (
+from extsloader.imagebuild.debian.packages import (
     Deb,
     close,
     format_lock,

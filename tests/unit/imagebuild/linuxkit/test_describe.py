@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from extsloader.imagebuild.definition import load_definition, parse_definition
-from extsloader.imagebuild.describe import describe_containers, load_image_config, to_line
-from extsloader.imagebuild.oci import ImageConfig
+from extsloader.imagebuild.linuxkit.definition import load_definition, parse_definition
+from extsloader.imagebuild.linuxkit.describe import describe_containers, load_image_config, to_line
+from extsloader.imagebuild.linuxkit.spec import ImageConfig
 from extsloader.model.errors import SettingsError
 
-PUBLISHED = Path(__file__).parents[4] / "shared/data/linuxkit-yaml"
+PUBLISHED = Path(__file__).parents[5] / "shared/data/linuxkit-yaml"
 
 IMAGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({"Cmd": ["/bin/default"], "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]}, {}),

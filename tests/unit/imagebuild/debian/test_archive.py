@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from extsloader.imagebuild.archive import choose, fetch, resolve
-from extsloader.imagebuild.packages import Deb
-from extsloader.imagebuild.recipe import load_recipe
+from extsloader.imagebuild.debian.archive import choose, fetch, resolve
+from extsloader.imagebuild.debian.packages import Deb
+from extsloader.imagebuild.debian.recipe import load_recipe
 from extsloader.model.errors import MachineError
 
 CONTENT = b"an archive"

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from extsloader.imagebuild.container import Container
-from extsloader.imagebuild.definition import Definition
-from extsloader.imagebuild.packages import Deb, parse_lock
+from extsloader.imagebuild.debian.packages import Deb, parse_lock
+from extsloader.imagebuild.linuxkit.container import Container
+from extsloader.imagebuild.linuxkit.definition import Definition
 from extsloader.imagebuild.yamlfile import check, read_yaml
 from extsloader.model.errors import SettingsError
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from extsloader.imagebuild.container import (
+from extsloader.imagebuild.linuxkit.container import (
     ALL_CAPABILITIES,
     Container,
     Device,
@@ -22,7 +22,7 @@ from extsloader.imagebuild.container import (
     check_capabilities,
     split_rlimit,
 )
-from extsloader.imagebuild.definition import Entry, find_id
+from extsloader.imagebuild.linuxkit.definition import Entry, find_id
 from extsloader.model.errors import SettingsError
 
 Json = dict[str, Any]

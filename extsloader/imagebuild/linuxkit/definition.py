@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from extsloader.imagebuild.container import Extended, Id, Strict
+from extsloader.imagebuild.linuxkit.container import Extended, Id, Strict
 from extsloader.imagebuild.yamlfile import Document, Finding, check, read_yaml, tell
 from extsloader.model.errors import SettingsError
 

@@ -1,0 +1,1 @@
+"""Root file systems from locked Debian packages."""

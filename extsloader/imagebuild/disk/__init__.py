@@ -1,0 +1,1 @@
+"""From images to a disk that a machine boots."""

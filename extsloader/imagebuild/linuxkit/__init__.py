@@ -1,0 +1,1 @@
+"""LinuxKit image definitions, and the layout that LinuxKit makes of them."""

@@ -1,0 +1,1 @@
+"""Container images as the OCI image specification has them: references, layers, layouts."""

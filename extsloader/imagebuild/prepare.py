@@ -1,0 +1,53 @@
+"""Everything that a build needs from outside, fetched before its first step."""
+
+import sys
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+
+from extsloader.imagebuild.debian.archive import choose, fetch
+from extsloader.imagebuild.debian.packages import Deb
+from extsloader.imagebuild.debian.recipe import Recipe, load_images, load_lock
+from extsloader.imagebuild.linuxkit.definition import Definition
+from extsloader.imagebuild.plan import Cache, plan_layout, plan_rootfs
+from extsloader.imagebuild.steps import Step, timed
+
+
+def prepare_layout(definition: Definition, args: Namespace) -> list[Step]:
+    """Steps up to the layout, with all packages fetched that they need."""
+    recipes = load_images(definition, args.recipes)
+    rootfs = dict(zip(recipes, prepare_rootfs(list(recipes.values()), args), strict=True))
+    cache = Cache(root=args.cache)
+    layout = plan_layout(definition, recipes, rootfs, cache, args.definition)
+    return [*rootfs.values(), layout]
+
+
+def prepare_rootfs(recipes: Sequence[Recipe], args: Namespace) -> list[Step]:
+    """Steps up to the root file systems of recipes, with all packages fetched that they need."""
+    cache = Cache(root=args.cache)
+    steps: list[Step] = []
+    wanted: set[Deb] = set()
+    newer: dict[str, tuple[Deb, ...]] = {}
+    for recipe in recipes:
+        debs = load_lock(recipe)
+        step = plan_rootfs(recipe, debs, cache)
+        if not step.output.exists():
+            debs, replaced = choose(debs, cache.debs, recipe.name, allow_newer=args.allow_newer)
+            newer |= {recipe.name: replaced} if replaced else {}
+            step = plan_rootfs(recipe, debs, cache)
+            wanted |= set() if step.output.exists() else set(debs)
+        steps.append(step)
+    _warn_newer(newer)
+    if missing := [deb for deb in sorted(wanted) if not (cache.debs / deb.file_name).exists()]:
+        with timed(f"fetch {len(missing)} packages"):
+            fetch(missing, cache.debs)
+    return steps
+
+
+def _warn_newer(newer: Mapping[str, tuple[Deb, ...]]) -> None:
+    if newer:
+        taken = sorted({f"{deb.package} {deb.version}" for debs in newer.values() for deb in debs})
+        print(
+            "mkext: warning: the archive no longer has what is locked, took "
+            f"{', '.join(taken)}; run `mkext lock {' '.join(newer)}`",
+            file=sys.stderr,
+        )

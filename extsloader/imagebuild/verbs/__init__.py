@@ -1,0 +1,1 @@
+"""What each verb of `mkext` does, by area; `extsloader.imagebuild.main` parses."""

@@ -1,0 +1,29 @@
+"""Verbs about recipes and their packages."""
+
+from argparse import Namespace
+
+from extsloader.imagebuild.debian.archive import resolve
+from extsloader.imagebuild.debian.packages import format_lock
+from extsloader.imagebuild.debian.recipe import load_recipe
+from extsloader.imagebuild.plan import Cache
+from extsloader.imagebuild.prepare import prepare_rootfs
+from extsloader.imagebuild.steps import run_steps
+
+
+def lock(args: Namespace) -> None:
+    """Resolve recipes anew and write their lock files."""
+    for name in args.names:
+        recipe = load_recipe(args.recipes / name)
+        debs = resolve(recipe)
+        recipe.lock_file.write_text(format_lock(name, debs))
+        print(f"{recipe.lock_file}: {len(debs)} packages")
+
+
+def pkg(args: Namespace) -> None:
+    """Make the root file systems of recipes."""
+    recipes = [load_recipe(args.recipes / name) for name in args.names]
+    with Cache(root=args.cache).locked():
+        steps = prepare_rootfs(recipes, args)
+        run_steps(steps)
+    for step in steps:
+        print(step.output)
