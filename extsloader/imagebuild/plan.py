@@ -59,23 +59,27 @@ def plan_rootfs(recipe: Recipe, debs: Sequence[Deb], cache: Cache) -> Step:
     return Step(title=title, output=cache.steps / f"{recipe.name}.{key}.tar", make=make)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """A container image that a definition names, wherever it comes from."""
+
+    config: ImageConfig
+    rootfs: Step  # makes the tar file of its root file system
+
+
 def plan_layout(
-    definition: Definition,
-    recipes: Mapping[str, Recipe],
-    rootfs: Mapping[str, Step],
-    cache: Cache,
-    path: Path,
+    definition: Definition, images: Mapping[str, Image], cache: Cache, path: Path
 ) -> Step:
-    """The step that lays the services out as LinuxKit does; mappings are by image name."""
-    configs = {image: ImageConfig(label=recipe.config) for image, recipe in recipes.items()}
+    """The step that lays the containers out as LinuxKit does; `images` by reference."""
+    configs = {reference: image.config for reference, image in images.items()}
     bundles = plan_bundles(definition, configs, str(path))
     key = name_by(
         definition.model_dump(mode="json"),
-        [(image, step.output.name) for image, step in sorted(rootfs.items())],
+        [(reference, image.rootfs.output.name) for reference, image in sorted(images.items())],
     )
 
     def make(out: Path) -> None:
-        trees = {image: read_tar(step.output) for image, step in rootfs.items()}
+        trees = {ref: read_tar(image.rootfs.output) for ref, image in images.items()}
         with out.open("wb") as file:
             write_tar(lay_out(bundles, trees), file)
 

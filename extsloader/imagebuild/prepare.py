@@ -8,17 +8,21 @@ from extsloader.imagebuild.debian.archive import choose, fetch
 from extsloader.imagebuild.debian.packages import Deb
 from extsloader.imagebuild.debian.recipe import Recipe, load_images, load_lock
 from extsloader.imagebuild.linuxkit.definition import Definition
-from extsloader.imagebuild.plan import Cache, plan_layout, plan_rootfs
+from extsloader.imagebuild.linuxkit.spec import ImageConfig
+from extsloader.imagebuild.plan import Cache, Image, plan_layout, plan_rootfs
 from extsloader.imagebuild.steps import Step, timed
 
 
 def prepare_layout(definition: Definition, args: Namespace) -> list[Step]:
     """Steps up to the layout, with all packages fetched that they need."""
     recipes = load_images(definition, args.recipes)
-    rootfs = dict(zip(recipes, prepare_rootfs(list(recipes.values()), args), strict=True))
+    rootfs = prepare_rootfs(list(recipes.values()), args)
+    images = {
+        reference: Image(config=ImageConfig(label=recipe.config), rootfs=step)
+        for (reference, recipe), step in zip(recipes.items(), rootfs, strict=True)
+    }
     cache = Cache(root=args.cache)
-    layout = plan_layout(definition, recipes, rootfs, cache, args.definition)
-    return [*rootfs.values(), layout]
+    return [*rootfs, plan_layout(definition, images, cache, args.definition)]
 
 
 def prepare_rootfs(recipes: Sequence[Recipe], args: Namespace) -> list[Step]:
