@@ -9,18 +9,27 @@ from pathlib import Path
 
 from extsloader import __version__
 from extsloader.imagebuild.options import (
+    add_architecture,
+    add_cache,
+    add_compression,
     add_definition,
+    add_disk,
+    add_files,
     add_identity,
     add_keys,
-    add_level,
+    add_limit,
     add_output,
     add_packages,
     add_recipes,
+    add_target,
 )
 from extsloader.model.errors import ExtsloaderError, ImageRefusedError, MachineError, SettingsError
 
 Add = Callable[[str, str, str], ArgumentParser]
 """Adds a verb: its area (a module of `extsloader.imagebuild.verbs`), name and one line about it."""
+
+VIA = ("vvfat", "virtio", "usb", "partition")
+"""The roads of `extsloader.imagebuild.disk.qemu`, which need not be loaded to parse."""
 
 _EXIT_CODES = "exit codes: 0 done, 1 refused or failed, 2 wrong usage"
 
@@ -73,14 +82,17 @@ def make_parser() -> ArgumentParser:
 
     build = add("building", "build", "all of it: from an image definition to a signed image")
     add_definition(build)
+    build.set_defaults(files=Path())
     build.add_argument("--out", type=Path, required=True, metavar="DIR")
     add_keys(build)
     add_identity(build)
-    add_level(build)
+    add_compression(build)
     add_packages(build)
     _add_definition_verbs(add)
     _add_package_verbs(add)
     _add_image_verbs(add)
+    _add_disk_verbs(add)
+    _add_machine_verbs(add)
     return parser
 
 
@@ -90,12 +102,18 @@ def _add_definition_verbs(add: Add) -> None:
     )
     check.add_argument("files", type=Path, nargs="+", metavar="FILE")
 
+    render = add("definitions", "render", "make an image definition of a template, as EVE does")
+    add_definition(render)
+    add_output(render, "OUT.yml")
+    add_target(render)
+    add_recipes(render)
+
     oci = add(
         "definitions",
         "oci",
         "print what LinuxKit makes of a definition's containers, as JSON",
     )
-    add_definition(oci)
+    add_definition(oci, several=True)
     oci.add_argument(
         "--image-config", type=Path, metavar="FILE",
         help="JSON of an OCI image configuration, taken for each container's image",
@@ -110,13 +128,16 @@ def _add_package_verbs(add: Add) -> None:
     lock = add("packages", "lock", "resolve the packages of recipes and write their packages.lock")
     lock.add_argument("names", nargs="+", metavar="NAME")
     add_recipes(lock)
+    add_architecture(lock)
+    add_cache(lock)
 
     pkg = add("packages", "pkg", "make the root file systems of recipes from their locked packages")
     pkg.add_argument("names", nargs="+", metavar="NAME")
     add_packages(pkg)
 
-    tar = add("building", "tar", "lay out the services of an image definition as LinuxKit does")
-    add_definition(tar)
+    tar = add("building", "tar", "lay out all of an image definition as LinuxKit does")
+    add_definition(tar, several=True)
+    add_files(tar)
     add_output(tar, "OUT.tar")
     add_packages(tar)
 
@@ -125,7 +146,8 @@ def _add_image_verbs(add: Add) -> None:
     squash = add("building", "squash", "make a squashfs of a tar file")
     squash.add_argument("tar", type=Path)
     add_output(squash, "OUT.img")
-    add_level(squash)
+    add_compression(squash)
+    add_limit(squash, "0")
 
     verity = add("building", "verity", "append the dm-verity hash tree to a squashfs")
     verity.add_argument("image", type=Path)
@@ -135,6 +157,7 @@ def _add_image_verbs(add: Add) -> None:
     add_definition(manifest)
     add_output(manifest, "OUT.json")
     add_identity(manifest)
+    add_architecture(manifest)
 
     keygen = add(
         "building",
@@ -148,6 +171,48 @@ def _add_image_verbs(add: Add) -> None:
     sign.add_argument("image", type=Path)
     sign.add_argument("--manifest", type=Path, required=True, metavar="FILE")
     add_keys(sign)
+
+
+def _add_disk_verbs(add: Add) -> None:
+    size = add("disk", "size", "say what is big in a tar file")
+    size.add_argument("tar", type=Path)
+    size.add_argument("--top", type=int, default=20, metavar="N", help="default: %(default)s")
+
+    disk = add("disk", "disk", "make a bootable disk of a root file system")
+    disk.add_argument("tar", type=Path, help="the root file system, for what boots")
+    disk.add_argument("--rootfs", type=Path, required=True, metavar="IMG",
+        help="the same as squashfs")  # fmt: skip
+    add_output(disk, "OUT.qcow2")
+    disk.add_argument("--raw", action="store_true", help="no qcow2, but the bytes of the disk")
+    disk.add_argument("--pkgs", type=Path, metavar="IMG", help="a pkgs image for a partition PKGS")
+    add_architecture(disk)
+    add_disk(disk)
+
+    bootstrap = add("disk", "bootstrap", "all of it: from image definitions to a bootable disk")
+    add_definition(bootstrap, several=True)
+    bootstrap.add_argument("--out", type=Path, required=True, metavar="DIR")
+    bootstrap.add_argument("--no-disk", action="store_true", help="only the squashfs")
+    add_files(bootstrap)
+    add_compression(bootstrap)
+    add_limit(bootstrap, "300M")
+    add_packages(bootstrap)
+    add_disk(bootstrap)
+
+
+def _add_machine_verbs(add: Add) -> None:
+    run = add("machine", "run", "boot a disk in QEMU, its console on the terminal")
+    run.add_argument("disk", type=Path, metavar="DISK.qcow2", help="never written without --write")
+    add_architecture(run)
+    run.add_argument("--pkgs", type=Path, metavar="IMG", help="the pkgs image to be found")
+    run.add_argument("--via", choices=VIA, default=VIA[0], help="how it gets there: %(choices)s")
+    run.add_argument("--conf", type=Path, metavar="DIR", help="files for the partition CONFIG")
+    run.add_argument("--persist", type=Path, metavar="FILE",
+        help="a disk for /persist that outlives the machine, made where missing")  # fmt: skip
+    run.add_argument("--memory", type=int, default=1024, metavar="MIB", help="default: %(default)s")
+    run.add_argument("--cpus", type=int, default=2, metavar="N", help="default: %(default)s")
+    run.add_argument("--append", default="", metavar="WORDS",
+        help="more words on the kernel's command line; boots without the firmware")  # fmt: skip
+    run.add_argument("--write", action="store_true", help="keep on the disk what is written to it")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import msgspec
 from extsloader.core.graph import find_cycle
 from extsloader.image.schema import SCHEMA, encode_manifest, find_problems, parse_manifest
 from extsloader.image.verity import ALGORITHM, BLOCK
-from extsloader.imagebuild.linuxkit.layout import SERVICES
+from extsloader.imagebuild.linuxkit.bundles import SERVICES
 from extsloader.imagebuild.squashfs import EPOCH
 from extsloader.imagebuild.yamlfile import load_yaml
 from extsloader.model.errors import SettingsError

@@ -1,17 +1,42 @@
 """Options that several verbs of `mkext` share. Loads nothing heavy."""
 
 import os
-import platform
 from argparse import ArgumentParser
 from pathlib import Path
 from time import time_ns
 
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+from extsloader.imagebuild.sizes import parse_size
+from extsloader.imagebuild.tools import ARCHITECTURE
 
 
-def add_definition(parser: ArgumentParser) -> None:
-    """The image definition."""
-    parser.add_argument("definition", type=Path, help="e.g. images/rootfs_pkgs.yml.in")
+def add_definition(parser: ArgumentParser, *, several: bool = False) -> None:
+    """The image definition, always a list of files."""
+    parser.add_argument(
+        "definition", type=Path, nargs="+" if several else 1, metavar="DEFINITION",
+        help="e.g. images/rootfs_pkgs.yml.in"
+        + (", more are appended to the first" if several else ""),
+    )  # fmt: skip
+
+
+def add_files(parser: ArgumentParser) -> None:
+    """Where the sources of `files` are."""
+    parser.add_argument(
+        "--files", type=Path, default=Path(), metavar="DIR",
+        help="where `source` of `files` is, default: here",
+    )  # fmt: skip
+
+
+def add_target(parser: ArgumentParser) -> None:
+    """What to render a template for."""
+    add = parser.add_argument
+    add("--hv", choices=("kvm", "xen", "k", "mini"), default="kvm", help="default: %(default)s")
+    add("--platform", default="generic", metavar="NAME", help="default: %(default)s")
+    add("--version", default="", metavar="TEXT", help="EVE's, whose end chooses pillar's variant")
+    add("--tag", action="append", default=[], metavar="NAME_TAG=REF",
+        help="the image for a placeholder, else a recipe's; may be repeated")  # fmt: skip
+    add("--tags", type=Path, metavar="FILE", help="a line NAME_TAG=REF for each placeholder")
+    add("--modifiers", type=Path, metavar="DIR",
+        help="holds hv/HV.yq and platform/NAME/NAME.yq, applied by mikefarah's yq 4")  # fmt: skip
 
 
 def add_output(parser: ArgumentParser, name: str) -> None:
@@ -27,25 +52,60 @@ def add_recipes(parser: ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_packages(parser: ArgumentParser) -> None:
-    """Where recipes and the cache are."""
-    add_recipes(parser)
+def add_architecture(parser: ArgumentParser) -> None:
+    """The devices' architecture."""
+    parser.add_argument(
+        "--arch", default=ARCHITECTURE, help="Debian's name, default: this machine's, %(default)s"
+    )
+
+
+def add_cache(parser: ArgumentParser) -> None:
+    """Where the cache is."""
     parser.add_argument(
         "--cache", type=Path, default=Path(".cache"), metavar="DIR",
         help="keeps packages and finished steps, safe to delete, default: %(default)s",
     )  # fmt: skip
+
+
+def add_packages(parser: ArgumentParser) -> None:
+    """Where recipes and the cache are."""
+    add_recipes(parser)
+    add_architecture(parser)
+    add_cache(parser)
     parser.add_argument(
         "--allow-newer", action="store_true",
         help="take the archive's version, with a warning, where the locked one has vanished",
     )  # fmt: skip
 
 
-def add_level(parser: ArgumentParser) -> None:
-    """How hard to compress."""
+def add_compression(parser: ArgumentParser) -> None:
+    """How to compress."""
+    parser.add_argument(
+        "--compression", choices=("zstd", "xz"), default="zstd",
+        help="default: %(default)s; xz for boot loaders that read nothing newer",
+    )  # fmt: skip
     parser.add_argument(
         "--level", type=int, choices=range(1, 23), default=3, metavar="N",
         help="Zstandard level, 1 to 22, default: %(default)s (9: 6 %% smaller, 3 times slower)",
     )  # fmt: skip
+
+
+def add_limit(parser: ArgumentParser, default: str) -> None:
+    """How large the squashfs may get."""
+    parser.add_argument(
+        "--limit", type=parse_size, default=default, metavar="SIZE",
+        help="fail, and say what is big, if the squashfs gets larger; such as 300M; 0: no limit",
+    )  # fmt: skip
+
+
+def add_disk(parser: ArgumentParser) -> None:
+    """What the bootable disk holds besides the image."""
+    add = parser.add_argument
+    add("--hv", choices=("kvm", "xen", "k", "mini"), default="kvm", help="default: %(default)s")
+    add("--conf", type=Path, metavar="DIR", help="files for the partition CONFIG")
+    for name, default in (("efi", "64M"), ("imga", "300M"), ("persist", "512M")):
+        add(f"--size-{name}", type=parse_size, default=default, metavar="SIZE",
+            help="default: %(default)s")  # fmt: skip
 
 
 def add_keys(parser: ArgumentParser) -> None:
@@ -68,8 +128,6 @@ def add_identity(parser: ArgumentParser) -> None:
     add("--issued-at", type=int, default=_source_date(), metavar="SECONDS",
         help="since 1970, default: SOURCE_DATE_EPOCH, or else now")  # fmt: skip
     add("--expires", default="", metavar="YYYY-MM-DDThh:mm:ssZ")
-    add("--arch", default=_ARCHITECTURES.get(platform.machine(), platform.machine()),
-        help="default: this machine's, %(default)s")  # fmt: skip
     add(
         "--hypervisor",
         action="append",

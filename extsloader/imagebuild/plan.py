@@ -2,18 +2,21 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from extsloader.imagebuild.debian.packages import Deb
 from extsloader.imagebuild.debian.recipe import Recipe
-from extsloader.imagebuild.debian.rootfs import make_rootfs
+from extsloader.imagebuild.debian.rootfs import Ingredients, make_rootfs
+from extsloader.imagebuild.disk.image import Contents, make_disk
+from extsloader.imagebuild.linuxkit.bundles import plan_bundles
 from extsloader.imagebuild.linuxkit.definition import Definition
-from extsloader.imagebuild.linuxkit.layout import lay_out, plan_bundles
+from extsloader.imagebuild.linuxkit.files import lay_out_files
+from extsloader.imagebuild.linuxkit.layout import check_volumes, lay_out
 from extsloader.imagebuild.linuxkit.spec import ImageConfig
-from extsloader.imagebuild.squashfs import squash_tar
+from extsloader.imagebuild.sizes import check_limit
+from extsloader.imagebuild.squashfs import Compression, squash_tar
 from extsloader.imagebuild.steps import Step, digest_tree, name_by
 from extsloader.imagebuild.tree import read_directory, read_tar, write_tar
 
@@ -38,25 +41,31 @@ class Cache:
         return self.root / "debs"
 
     @property
+    def wheels(self) -> Path:
+        """Archives of Python projects."""
+        return self.root / "wheels"
+
+    @property
     def steps(self) -> Path:
         """Outputs of steps."""
         return self.root / "steps"
 
 
-def plan_rootfs(recipe: Recipe, debs: Sequence[Deb], cache: Cache) -> Step:
+def plan_rootfs(recipe: Recipe, ingredients: Ingredients, cache: Cache) -> Step:
     """The step that makes the root file system of one recipe, as a tar file."""
     key = name_by(
         recipe.model_dump(mode="json", exclude={"directory"}),
         digest_tree(read_directory(recipe.files)),
-        [deb.sha256 for deb in debs],
+        [deb.sha256 for deb in ingredients.debs],
+        [wheel.sha256 for wheel in ingredients.wheels],
     )
 
     def make(out: Path) -> None:
         with TemporaryDirectory(dir=cache.steps) as scratch, out.open("wb") as file:
-            write_tar(make_rootfs(recipe, debs, cache.debs, Path(scratch)), file)
+            write_tar(make_rootfs(recipe, ingredients, cache.debs, Path(scratch)), file)
 
-    title = f"root file system of {recipe.name}"
-    return Step(title=title, output=cache.steps / f"{recipe.name}.{key}.tar", make=make)
+    name = f"{recipe.name}-{ingredients.architecture}.{key}.tar"
+    return Step(title=f"root file system of {recipe.name}", output=cache.steps / name, make=make)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,31 +77,56 @@ class Image:
 
 
 def plan_layout(
-    definition: Definition, images: Mapping[str, Image], cache: Cache, path: Path
+    definition: Definition,
+    images: Mapping[str, Image],
+    cache: Cache,
+    paths: Sequence[Path],
+    files_from: Path,
 ) -> Step:
-    """The step that lays the containers out as LinuxKit does; `images` by reference."""
+    """The step that lays everything out as LinuxKit does; `images` by reference."""
+    where = " ".join(map(str, paths))
+    check_volumes(definition, where)
     configs = {reference: image.config for reference, image in images.items()}
-    bundles = plan_bundles(definition, configs, str(path))
+    bundles = plan_bundles(definition, configs, where)
+    files = lay_out_files(definition, files_from, where)
     key = name_by(
         definition.model_dump(mode="json"),
+        digest_tree(files),
         [(reference, image.rootfs.output.name) for reference, image in sorted(images.items())],
     )
 
     def make(out: Path) -> None:
         trees = {ref: read_tar(image.rootfs.output) for ref, image in images.items()}
         with out.open("wb") as file:
-            write_tar(lay_out(bundles, trees), file)
+            write_tar(lay_out(definition, bundles, trees, files), file)
 
-    name = path.name.partition(".")[0]
+    name = paths[0].name.partition(".")[0]
     output = cache.steps / f"{name}-layout.{key}.tar"
-    return Step(title="layout of the services", output=output, make=make)
+    return Step(title="layout of the image", output=output, make=make)
 
 
-def plan_squashfs(layout: Step, level: int) -> Step:
-    """The step that makes the squashfs."""
-    key = name_by(layout.output.name, level)
+def plan_squashfs(layout: Step, compression: Compression, limit: int = 0) -> Step:
+    """The step that makes the squashfs, of `limit` bytes at most where that is not 0."""
+    key = name_by(layout.output.name, asdict(compression), limit)
+
+    def make(out: Path) -> None:
+        squash_tar(layout.output, out, compression)
+        check_limit(out, limit, layout.output)
+
+    name = f"{layout.output.name.partition('-layout.')[0]}.{key}.img"
+    return Step(title="squashfs", output=layout.output.with_name(name), make=make)
+
+
+def plan_disk(contents: Contents) -> Step:
+    """The step that makes the bootable disk of outputs of steps."""
+    conf = digest_tree(read_directory(contents.conf)) if contents.conf else ""
+    key = name_by(
+        contents.tar.name, contents.rootfs.name, conf, contents.hypervisor, contents.architecture,
+        asdict(contents.sizes),
+    )  # fmt: skip
+    name = f"{contents.rootfs.name.partition('.')[0]}-disk.{key}.qcow2"
     return Step(
-        title="squashfs",
-        output=layout.output.with_name(f"{layout.output.name.partition('-')[0]}.{key}.img"),
-        make=lambda out: squash_tar(layout.output, out, level=level),
+        title="bootable disk",
+        output=contents.rootfs.with_name(name),
+        make=lambda out: make_disk(out, contents),
     )

@@ -3,10 +3,13 @@
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from extsloader.imagebuild.debian.archive import choose, fetch
 from extsloader.imagebuild.debian.packages import Deb
 from extsloader.imagebuild.debian.recipe import Recipe, load_images, load_lock
+from extsloader.imagebuild.debian.rootfs import Ingredients
+from extsloader.imagebuild.debian.wheels import Wheel, build_project, fetch_wheels, find_target
 from extsloader.imagebuild.linuxkit.definition import Definition
 from extsloader.imagebuild.linuxkit.spec import ImageConfig
 from extsloader.imagebuild.plan import Cache, Image, plan_layout, plan_rootfs
@@ -22,22 +25,22 @@ def prepare_layout(definition: Definition, args: Namespace) -> list[Step]:
         for (reference, recipe), step in zip(recipes.items(), rootfs, strict=True)
     }
     cache = Cache(root=args.cache)
-    return [*rootfs, plan_layout(definition, images, cache, args.definition)]
+    return [*rootfs, plan_layout(definition, images, cache, args.definition, args.files)]
 
 
 def prepare_rootfs(recipes: Sequence[Recipe], args: Namespace) -> list[Step]:
-    """Steps up to the root file systems of recipes, with all packages fetched that they need."""
+    """Steps up to the root file systems of recipes, with all archives fetched that they need."""
     cache = Cache(root=args.cache)
     steps: list[Step] = []
     wanted: set[Deb] = set()
     newer: dict[str, tuple[Deb, ...]] = {}
     for recipe in recipes:
-        debs = load_lock(recipe)
-        step = plan_rootfs(recipe, debs, cache)
+        debs = load_lock(recipe, args.arch)
+        step = plan_rootfs(recipe, _gather(recipe, debs, args), cache)
         if not step.output.exists():
             debs, replaced = choose(debs, cache.debs, recipe.name, allow_newer=args.allow_newer)
             newer |= {recipe.name: replaced} if replaced else {}
-            step = plan_rootfs(recipe, debs, cache)
+            step = plan_rootfs(recipe, _gather(recipe, debs, args), cache)
             wanted |= set() if step.output.exists() else set(debs)
         steps.append(step)
     _warn_newer(newer)
@@ -45,6 +48,17 @@ def prepare_rootfs(recipes: Sequence[Recipe], args: Namespace) -> list[Step]:
         with timed(f"fetch {len(missing)} packages"):
             fetch(missing, cache.debs)
     return steps
+
+
+def _gather(recipe: Recipe, debs: tuple[Deb, ...], args: Namespace) -> Ingredients:
+    wheels = Cache(root=args.cache).wheels
+    found: tuple[Wheel, ...] = ()
+    if recipe.python and recipe.python.requirements:
+        path, target = Path(recipe.python.requirements), find_target(debs, args.arch)
+        found += fetch_wheels(path, recipe.python.sources, target, wheels)
+    if recipe.python and recipe.python.project:
+        found += (build_project(Path(), wheels),)
+    return Ingredients(architecture=args.arch, debs=debs, wheels=found)
 
 
 def _warn_newer(newer: Mapping[str, tuple[Deb, ...]]) -> None:

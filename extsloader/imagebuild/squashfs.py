@@ -1,6 +1,7 @@
 """The squashfs of an image, the same bytes for the same content."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from extsloader.imagebuild.tools import run_tool
@@ -8,21 +9,34 @@ from extsloader.imagebuild.tools import run_tool
 EPOCH = 1492533000
 """2017-04-18 16:30 UTC, the time that LinuxKit gives to everything it makes."""
 
-LEVEL = 3
-"""Zstandard level: 9 saves 6 % and takes three times as long, 15 and more twelve times."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compression:
+    """How hard to compress, and for whom."""
+
+    kind: str = "zstd"  # "xz": EVE's GRUB reads gzip and xz only
+    level: int = 3  # Zstandard's; 9 saves 6 % and takes three times as long, 15 twelve times
+    filters: str = ""  # xz's for machine code, such as "x86" (mksquashfs(1), "-Xbcj")
 
 
-def squash_tree(tree: Path, out: Path, *, level: int = LEVEL) -> None:
+DEFAULT = Compression()
+
+
+def squash_tree(tree: Path, out: Path, compression: Compression = DEFAULT) -> None:
     """Make a squashfs of a directory. Raises MachineError."""
-    run_tool([*_as_root(), "mksquashfs", str(tree), str(out), *_options(level)], f"make {out.name}")
+    command = [*_as_root(), "mksquashfs", str(tree), str(out), "-no-xattrs"]
+    run_tool([*command, *_options(compression)], f"make {out.name}")
 
 
-def squash_tar(tar: Path, out: Path, *, level: int = LEVEL) -> None:
-    """Make a squashfs of a tar file; needs no root. Raises MachineError."""
+def squash_tar(tar: Path, out: Path, compression: Compression = DEFAULT) -> None:
+    """Make a squashfs of a tar file, extended attributes included; needs no root.
+
+    Raises MachineError.
+    """
     # sqfstar 4.5.1 takes no compression level, and from a tar the root would get mode 0777.
     with tar.open("rb") as file:
         run_tool(
-            [*_as_root(), "mksquashfs", "-", str(out), "-tar", *_options(level)],
+            [*_as_root(), "mksquashfs", "-", str(out), "-tar", *_options(compression)],
             f"make {out.name}", stdin=file,
         )  # fmt: skip
 
@@ -32,9 +46,11 @@ def _as_root() -> list[str]:
     return [] if os.geteuid() == 0 else ["unshare", "--map-root-user"]
 
 
-def _options(level: int) -> list[str]:
+def _options(compression: Compression) -> list[str]:
+    filters = ["-Xbcj", compression.filters] if compression.filters else []
+    how = ["-Xcompression-level", str(compression.level)] if compression.kind == "zstd" else filters
     return [
-        "-noappend", "-no-progress", "-quiet", "-no-xattrs", "-root-mode", "0755",
-        "-comp", "zstd", "-Xcompression-level", str(level),
+        "-noappend", "-no-progress", "-quiet", "-root-mode", "0755",
+        "-comp", compression.kind, *how,
         "-mkfs-time", str(EPOCH), "-all-time", str(EPOCH),
     ]  # fmt: skip

@@ -10,7 +10,9 @@ from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 
-from extsloader.imagebuild.tree import Node, read_content
+from extsloader.imagebuild.tree import Node, open_content
+
+_CHUNK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,17 @@ def run_steps(steps: Iterable[Step]) -> None:
             step.make(unfinished)
             _forget_older(step.output)
             unfinished.replace(step.output)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Where to write a file that gets its name only when all of it is there."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _forget_older(output: Path) -> None:
@@ -65,7 +78,11 @@ def digest_tree(tree: Mapping[str, Node]) -> str:
     for path in sorted(tree):
         node = tree[path]
         digest.update(f"{path}\0{node.kind}{node.mode}{node.target}{len(node.content)}\0".encode())
-        digest.update(read_content(node))
+        with open_content(node) as content:
+            left = len(node.content)
+            while chunk := content.read(min(left, _CHUNK)):
+                digest.update(chunk)
+                left -= len(chunk)
     return digest.hexdigest()
 
 

@@ -1,6 +1,7 @@
 """The one place where the build starts other programs."""
 
 import os
+import platform
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +10,23 @@ from typing import IO
 from extsloader.model.errors import MachineError
 from extsloader.model.reasons import Code
 
+ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+"""This machine's, by Debian's name."""
+
 _DROPPED = "SOURCE_DATE_EPOCH"
 """mksquashfs refuses its time options while this is set, and our steps give the time themselves."""
 
-_PACKAGES = {"mksquashfs": "squashfs-tools", "dpkg-deb": "dpkg", "apt-get": "apt"}
+_PACKAGES = {
+    "apt-get": "apt",
+    "dpkg-deb": "dpkg",
+    "mcopy": "mtools",
+    "mke2fs": "e2fsprogs",
+    "mksquashfs": "squashfs-tools",
+    "qemu-img": "qemu-utils",
+    "qemu-io": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "sfdisk": "fdisk",
+}
 
 
 def run_tool(

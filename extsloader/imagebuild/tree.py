@@ -69,21 +69,34 @@ Tree = dict[str, Node]
 DIRECTORY = Node(kind=Kind.DIRECTORY)
 
 
-def read_tar(path: Path) -> Tree:
-    """Read an uncompressed tar file, whose bytes stay where they are.
+def read_tar(path: Path, part: Extent | None = None) -> Tree:
+    """Read an uncompressed tar file, or one that is part of a file; its bytes stay where they are.
 
-    Raises ImageRefusedError(E_PATH) for a path that leads out of the tree.
+    Raises ImageRefusedError(E_PATH) for a path that leads out of the tree, and tarfile.TarError.
     """
     tree: Tree = {}
-    with tarfile.open(path, mode="r:") as tar:
-        for member in tar:
-            name = make_inside(member.name, path.name)
-            if not name:
-                continue
-            if member.islnk():
-                tree[name] = tree[make_inside(member.linkname, path.name)]
-            else:
-                tree[name] = make_node(member, path)
+    part = part or Extent(path, 0, path.stat().st_size)
+    end = part.offset + part.size
+    with path.open("rb") as file:
+        file.seek(part.offset)
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                # A part that lacks its end would go on with what follows it in the file.
+                if member.offset >= end:
+                    break
+                if member.isreg() and member.offset_data + member.size > end:
+                    raise tarfile.ReadError("unexpected end of data")
+                name = make_inside(member.name, path.name)
+                if not name:
+                    continue
+                if member.islnk():
+                    tree[name] = tree[make_inside(member.linkname, path.name)]
+                else:
+                    tree[name] = make_node(member, path)
+            # tarfile takes a damaged header for the end.
+            file.seek(tar.offset)
+            if tar.offset < end and any(file.read(tarfile.BLOCKSIZE)):
+                raise tarfile.ReadError("invalid header")
     return tree
 
 
@@ -113,6 +126,30 @@ def make_inside(name: str, where: str) -> str:
     if ".." in parts:
         raise ImageRefusedError(Code.PATH, f"cannot use {where}: it holds the path {name!r}")
     return "/".join(parts)
+
+
+def put_over(tree: Tree, upper: Mapping[str, Node]) -> None:
+    """Put another tree over this one, as unpacking one archive after the other would.
+
+    A directory, and what lies below it, takes the place of what is no directory.
+    """
+    for path, node in upper.items():
+        for parent in parents(path):
+            if parent in tree and tree[parent].kind is not Kind.DIRECTORY:
+                tree[parent] = DIRECTORY
+        tree[path] = node
+
+
+def check_parents(tree: Mapping[str, Node]) -> None:
+    """Raises ImageRefusedError(E_PATH) where something lies below what is no directory."""
+    for path in tree:
+        for parent in parents(path):
+            if (kind := tree.get(parent, DIRECTORY).kind) is not Kind.DIRECTORY:
+                raise ImageRefusedError(
+                    Code.PATH,
+                    f"cannot lay out {path}: expected /{parent} to be a directory in every image, "
+                    f"got a {kind.name.lower()} in one of them",
+                )
 
 
 def merge_usr(tree: Mapping[str, Node]) -> Tree:
@@ -221,6 +258,12 @@ def complete(tree: Mapping[str, Node]) -> set[str]:
 def move(tree: Mapping[str, Node], below: str) -> Tree:
     """The same tree below another directory."""
     return {f"{below}/{path}": node for path, node in tree.items()}
+
+
+def copy(tree: Mapping[str, Node]) -> Tree:
+    """The same tree again: its hard links stay among themselves."""
+    copies = {id(node): replace(node) for node in tree.values()}
+    return {path: copies[id(node)] for path, node in tree.items()}
 
 
 def own(node: Node, owner: int) -> Node:

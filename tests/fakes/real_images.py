@@ -15,11 +15,12 @@ from extsloader.image.schema import encode_manifest, parse_manifest
 from extsloader.image.superblock import reader
 from extsloader.image.trailer import find_end, read_trailer
 from extsloader.imagebuild.image import TEST_IDENTITY, add_verity, measure_image, sign_image
+from extsloader.imagebuild.linuxkit.bundles import SERVICES, plan_bundles
 from extsloader.imagebuild.linuxkit.definition import parse_definition
-from extsloader.imagebuild.linuxkit.layout import SERVICES, lay_out, plan_bundles
+from extsloader.imagebuild.linuxkit.layout import lay_out_bundles
 from extsloader.imagebuild.linuxkit.spec import ImageConfig
 from extsloader.imagebuild.manifest import make_manifest
-from extsloader.imagebuild.squashfs import squash_tar
+from extsloader.imagebuild.squashfs import Compression, squash_tar
 from extsloader.imagebuild.tree import Kind, Node, Tree, write_tar
 from extsloader.model.manifest import Manifest
 
@@ -57,7 +58,7 @@ def make_image(
 ) -> Manifest:
     """Build and sign (unless `key` is None) an image; the file `content` is put in as it is."""
     definition = parse_definition({"services": [s.entry for s in services]}, "test")
-    tree = lay_out(
+    tree = lay_out_bundles(
         plan_bundles(definition, {"busybox": ImageConfig()}, "test"), {"busybox": _busybox()}
     )
     if content:
@@ -66,7 +67,7 @@ def make_image(
     with tar.open("wb") as file:
         write_tar(tree, file)
     out.unlink(missing_ok=True)
-    squash_tar(tar, out, level=1)
+    squash_tar(tar, out, Compression(level=1))
     tar.unlink()
     add_verity(out)
     identity = replace(TEST_IDENTITY, sequence=sequence)

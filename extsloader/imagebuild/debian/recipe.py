@@ -15,8 +15,23 @@ from extsloader.model.errors import SettingsError
 _LOCAL = re.compile(r"extsloader/([a-z0-9-]+):local")
 """Image names that are built from a recipe."""
 
+_FIRST = "amd64"  # the architecture whose lock has no architecture in its name
+
 Inside = Annotated[str, StringConstraints(pattern=r"^[^/].*$")]
 """A path in the root file system, without the leading slash."""
+
+
+class Python(BaseModel):
+    """Python projects for the interpreter that is among the packages."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    requirements: str = Field(
+        default="", description="pip's file with hashes; from the directory mkext runs in"
+    )
+    sources: list[str] = Field(default=[], description="projects that are published without wheel")
+    project: bool = Field(default=False, description="the project in the directory mkext runs in")
+    bytecode: bool = Field(default=True, description="also of the standard library")
 
 
 class RecipeFile(BaseModel):
@@ -30,6 +45,7 @@ class RecipeFile(BaseModel):
     users: dict[str, int] = Field(default={}, description="names for numeric ids, for getpwuid(3)")
     directories: dict[Inside, int] = Field(default={}, description="more directories, their owner")
     links: dict[Inside, str] = Field(default={}, description="more symbolic links, their target")
+    python: Python | None = Field(default=None, description="Python projects to add")
     config: Container = Field(description="what LinuxKit's label org.mobyproject.config holds")
 
 
@@ -39,10 +55,10 @@ class Recipe(RecipeFile):
     name: str
     directory: Path
 
-    @property
-    def lock_file(self) -> Path:
+    def lock_file(self, architecture: str) -> Path:
         """Lies beside the recipe."""
-        return self.directory / "packages.lock"
+        kind = "" if architecture == _FIRST else f".{architecture}"
+        return self.directory / f"packages{kind}.lock"
 
     @property
     def files(self) -> Path:
@@ -57,22 +73,22 @@ def load_recipe(directory: Path) -> Recipe:
     return Recipe.model_construct(**dict(content), name=directory.name, directory=directory)
 
 
-def load_lock(recipe: Recipe) -> tuple[Deb, ...]:
+def load_lock(recipe: Recipe, architecture: str) -> tuple[Deb, ...]:
     """Read a recipe's lock file. Raises SettingsError."""
+    path = recipe.lock_file(architecture)
     try:
-        text = recipe.lock_file.read_text()
+        text = path.read_text()
     except FileNotFoundError as error:
-        raise SettingsError(
-            (f"cannot read {recipe.lock_file}: there is none; run `mkext lock {recipe.name}`",)
-        ) from error
-    return parse_lock(text, str(recipe.lock_file))
+        call = f"mkext lock --arch {architecture} {recipe.name}"
+        raise SettingsError((f"cannot read {path}: there is none; run `{call}`",)) from error
+    return parse_lock(text, str(path))
 
 
 def load_images(definition: Definition, recipes: Path) -> dict[str, Recipe]:
     """The recipes behind a definition's images, by image name. Raises SettingsError."""
     found: dict[str, Recipe] = {}
     problems: list[str] = []
-    for image in dict.fromkeys(entry.image for entry in definition.services):
+    for image in definition.images:
         match = _LOCAL.fullmatch(image)
         if match is None:
             problems.append(

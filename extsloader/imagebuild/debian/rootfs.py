@@ -4,14 +4,17 @@ What those scripts do and a container needs is said in the recipe: users, direct
 configuration files. Debian's ld.so finds the libraries without a cache (ld.so(8), "default path").
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from extsloader.imagebuild.debian.archive import check_digest
+from extsloader.imagebuild.debian.bytecode import make_bytecode
 from extsloader.imagebuild.debian.packages import Deb
 from extsloader.imagebuild.debian.recipe import Recipe
-from extsloader.imagebuild.tools import run_tool
+from extsloader.imagebuild.debian.wheels import Wheel, find_target, unpack_wheels
+from extsloader.imagebuild.tools import ARCHITECTURE, run_tool
 from extsloader.imagebuild.tree import (
     DIRECTORY,
     Kind,
@@ -32,15 +35,28 @@ _NEVER_NEEDED = (
 _LICENCES = ("usr/share/doc/*/copyright",)
 
 
-def make_rootfs(recipe: Recipe, debs: Iterable[Deb], cache: Path, scratch: Path) -> Tree:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingredients:
+    """All archives that a root file system is made of."""
+
+    architecture: str
+    debs: tuple[Deb, ...]
+    wheels: tuple[Wheel, ...] = ()
+
+
+def make_rootfs(recipe: Recipe, ingredients: Ingredients, cache: Path, scratch: Path) -> Tree:
     """Unpack the archives from the cache and apply the recipe; contents stay in `scratch`.
 
     Raises MachineError.
     """
+    debs = ingredients.debs
     with ThreadPoolExecutor() as pool:
         trees = pool.map(lambda deb: _unpack(cache / deb.file_name, deb, scratch), debs)
         packages: Tree = {path: node for tree in trees for path, node in tree.items()}
-    return apply_recipe(packages, recipe)
+    tree = apply_recipe(packages | unpack_wheels(ingredients.wheels, scratch), recipe)
+    if recipe.python and recipe.python.bytecode and ingredients.architecture == ARCHITECTURE:
+        tree |= make_bytecode(tree, find_target(debs, ARCHITECTURE).python, scratch)
+    return tree
 
 
 def apply_recipe(packages: Mapping[str, Node], recipe: Recipe) -> Tree:

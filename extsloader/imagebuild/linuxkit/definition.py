@@ -5,7 +5,8 @@ directories, paths with `..`, volumes and user names that nothing defines.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
@@ -64,8 +65,9 @@ class File(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if ".." in PurePosixPath(self.path).parts:
-            raise ValueError(f"expected a path without `..`, got {self.path!r}")
+        parts = PurePosixPath(self.path).parts
+        if ".." in parts or not set(parts) - {"/"}:
+            raise ValueError(f"expected a path below the root without `..`, got {self.path!r}")
         given = [key for key in _CONTENTS if getattr(self, key) not in (False, "", None)]
         given += ["contents"] if self.contents == "" else []
         if len(given) != 1:
@@ -104,6 +106,15 @@ class Definition(Strict):
         }  # fmt: skip
 
     @property
+    def images(self) -> tuple[str, ...]:
+        """Every image once."""
+        containers = (entry.image for entries in self.sections.values() for entry in entries)
+        kernel = self.kernel.image if self.kernel else ""
+        volumes = (volume.image for volume in self.volumes)
+        wanted = (kernel, *self.init, *volumes, *containers)
+        return tuple(dict.fromkeys(image for image in wanted if image))
+
+    @property
     def ids(self) -> dict[str, int]:
         """LinuxKit gives every container an id that `uid` and `gid` may name."""
         entries = [entry for section in self.sections.values() for entry in section]
@@ -119,25 +130,65 @@ def find_id(value: int | str | None, ids: Mapping[str, int]) -> int | None:
 
 def parse_definition(document: object, where: str) -> Definition:
     """Check a definition. Raises SettingsError with all problems."""
-    return _check_definition(Document(content=document, name=where))
+    return check_definition(Document(content=document, name=where))
 
 
-def load_definition(path: Path) -> Definition:
-    """Read a definition file. Raises SettingsError with all problems."""
-    return _check_definition(read_yaml(path))
+def load_definition(*paths: Path) -> Definition:
+    """Read a definition, or several that are appended to the first as LinuxKit does.
+
+    Raises SettingsError with all problems.
+    """
+    return check_definition(*map(read_yaml, paths))
 
 
-def _check_definition(document: Document) -> Definition:
-    definition = check(Definition, document)
+def check_definition(*documents: Document) -> Definition:
+    """Check documents and append them. Raises SettingsError with all problems."""
+    parts = [(check(Definition, document), document) for document in documents]
+    definition = reduce(_append, (part for part, _ in parts))
     findings = (
         *_find_twice("services", [entry.name for entry in definition.services]),
         *_find_twice("volumes", [volume.name for volume in definition.volumes]),
         *_find_unknown_ids(definition),
         *_find_wrong_volumes(definition),
     )
+    told: dict[str, list[Finding]] = {}
+    for finding in findings:
+        name, own = _locate(finding, parts)
+        told.setdefault(name, []).append(own)
     if findings:
-        raise SettingsError(tell(findings, document))
+        raise SettingsError(
+            tuple(
+                problem
+                for document in documents
+                for problem in tell(told.get(document.name, ()), document)
+            )
+        )
     return definition
+
+
+def _append(first: Definition, second: Definition) -> Definition:
+    """Lists follow each other; what the second says about the kernel replaces the first's word."""
+    sections = ("init", "onboot", "onshutdown", "services", "files", "volumes")
+    lists = {name: [*getattr(first, name), *getattr(second, name)] for name in sections}
+    kernel = first.kernel or second.kernel
+    if kernel and second.kernel:
+        said = second.kernel.model_dump(exclude_unset=True)
+        # Only `tar` and `ucode` mean something when they are empty.
+        own = {key: value for key, value in said.items() if value or key in ("tar", "ucode")}
+        kernel = kernel.model_copy(update=own)
+    return first.model_copy(update={**lists, "kernel": kernel})
+
+
+def _locate(finding: Finding, parts: Sequence[tuple[Definition, Document]]) -> tuple[str, Finding]:
+    """The file that a place in the whole is in, and the finding with its place there."""
+    (section, number, *rest), text = finding
+    index = int(number)
+    for part, document in parts:
+        length = len(getattr(part, str(section)))
+        if index < length:
+            return document.name, ((section, index, *rest), text)
+        index -= length
+    raise LookupError(f"no {section}.{number}")
 
 
 def _find_twice(section: str, names: list[str]) -> Iterator[Finding]:

@@ -1,21 +1,25 @@
-"""How LinuxKit lays services out in an image, as a pure plan of files."""
+"""How LinuxKit lays out a whole image, as a pure plan of files."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from extsloader.imagebuild.linuxkit.container import Mount
-from extsloader.imagebuild.linuxkit.definition import Definition, Entry
-from extsloader.imagebuild.linuxkit.spec import (
-    ImageConfig,
-    make_runtime,
-    make_spec,
-    merge,
-    to_json,
+from extsloader.imagebuild.linuxkit.bundles import VOLUMES, Bundle
+from extsloader.imagebuild.linuxkit.definition import Definition, Volume
+from extsloader.imagebuild.linuxkit.kernel import lay_out_kernel
+from extsloader.imagebuild.squashfs import EPOCH
+from extsloader.imagebuild.tree import (
+    DIRECTORY,
+    Kind,
+    Node,
+    Tree,
+    check_parents,
+    copy,
+    move,
+    prune,
+    put_over,
+    read_content,
 )
-from extsloader.imagebuild.tree import DIRECTORY, Kind, Node, Tree, move, prune
 from extsloader.model.errors import SettingsError
-
-SERVICES = "containers/services"
 
 _DROPPED = (
     ".dockerenv", "Dockerfile", "dev/console", "dev/pts", "dev/shm", "etc/hostname",
@@ -28,25 +32,17 @@ ff00::0 ip6-mcastprefix
 ff02::1 ip6-allnodes
 ff02::2 ip6-allrouters
 """
-_RESOLV_CONF = b"\n# no resolv.conf configured\n"
 _ALWAYS_MADE: Tree = {
     **dict.fromkeys(("dev", "dev/pts", "dev/shm", "etc", "proc", "sys"), DIRECTORY),
     "etc/hosts": Node(kind=Kind.FILE, mode=0o644, content=_HOSTS),
-    "etc/mtab": Node(kind=Kind.LINK, target="/proc/mounts"),
-    "etc/resolv.conf": Node(kind=Kind.FILE, mode=0o644, content=_RESOLV_CONF),
 }
+_MTAB = Node(kind=Kind.LINK, target="/proc/mounts")
+_RESOLV_FILE = Node(kind=Kind.FILE, mode=0o644, content=b"\n# no resolv.conf configured\n")
+_RESOLV_LINK = Node(kind=Kind.LINK, mode=0o644, target="/run/resolvconf/resolv.conf")
+"""The root and volumes may be read-only; /run never is."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bundle:
-    """One service's directory in the image."""
-
-    path: str
-    config: bytes  # config.json
-    runtime: bytes  # runtime.json
-    image: str
-    content: str | None  # where the image is unpacked: "lower", "rootfs" or not here
-    empty: tuple[str, ...]  # directories to mount on
+_APK = "lib/apk/db/installed"
+"""What Alpine's package manager has installed."""
 
 
 def check_buildable(definition: Definition, where: str) -> None:
@@ -66,71 +62,54 @@ def check_buildable(definition: Definition, where: str) -> None:
         raise SettingsError(tuple(problems))
 
 
-def plan_bundles(
-    definition: Definition, images: Mapping[str, ImageConfig], where: str
-) -> tuple[Bundle, ...]:
-    """One bundle for each service, in the definition's order. Raises SettingsError."""
+def check_volumes(definition: Definition, where: str) -> None:
+    """Refuse volumes that hold an image as it is, not its files. Raises SettingsError."""
     problems = tuple(
-        f"{where}: services.{entry.name}.binds: volumes are not supported: {bind!r} expected to "
-        "start with a slash"
-        for entry in definition.services
-        for bind in merge(images[entry.image].label, entry).binds or ()
-        if not bind.startswith("/")
+        f"{where}: volumes.{number}.format: oci is not supported, expected filesystem"
+        for number, volume in enumerate(definition.volumes)
+        if volume.format == "oci"
     )
     if problems:
         raise SettingsError(problems)
-    unpacked: dict[str, str] = {}
-    return tuple(
-        _plan_bundle(entry, images[entry.image], definition.ids, unpacked)
-        for entry in definition.services
-    )
 
 
-def _plan_bundle(
-    entry: Entry, image: ImageConfig, ids: Mapping[str, int], unpacked: dict[str, str]
-) -> Bundle:
-    """An image is unpacked by its first user; later ones point there (`unpacked` by image)."""
-    path = f"{SERVICES}/{entry.name}"
-    readonly = bool(merge(image.label, entry).readonly)
-    content = None if entry.image in unpacked else "rootfs" if readonly else "lower"
-    source = unpacked.setdefault(entry.image, f"/{path}/{content}")
-    mounts = _readonly_mounts(path, source) if readonly else _overlay_mounts(path, source)
-    wanted = ("rootfs",) if readonly else ("tmp", "rootfs")
-    return Bundle(
-        path=path,
-        config=to_json(make_spec(image, entry, ids)),
-        runtime=to_json(make_runtime(image, entry, mounts)),
-        image=entry.image,
-        content=content,
-        empty=tuple(name for name in wanted if name != content),
-    )
+def lay_out(
+    definition: Definition, bundles: Sequence[Bundle], images: Mapping[str, Tree], files: Tree
+) -> Tree:
+    """The image's whole tree; what comes later replaces what is there. Raises SettingsError."""
+    kernel = definition.kernel
+    tree: Tree = lay_out_kernel(kernel, images[kernel.image]) if kernel and kernel.image else {}
+    put_over(tree, _lay_out_init([images[reference] for reference in definition.init]))
+    for volume in definition.volumes:
+        put_over(tree, _lay_out_volume(volume, images))
+    put_over(tree, lay_out_bundles(bundles, images))
+    put_over(tree, files)
+    check_parents(tree)
+    return tree
 
 
-def _readonly_mounts(path: str, source: str) -> Sequence[Mount]:
-    return [Mount(destination=f"/{path}/rootfs", source=source, options=["bind"])]
+def _lay_out_init(images: Iterable[Tree]) -> Tree:
+    tree: Tree = {}
+    installed: list[bytes] = []
+    for image in images:
+        put_over(tree, prepare_content(image, _RESOLV_LINK))
+        installed += [read_content(image[_APK])] if _APK in image else []
+    if len(installed) > 1:
+        # Each image has its own list; together they are the list of the whole.
+        content = b"".join(packages + b"\n\n" for packages in installed)
+        tree[_APK] = Node(kind=Kind.FILE, mode=0o644, content=content)
+    return tree
 
 
-def _overlay_mounts(path: str, source: str) -> Sequence[Mount]:
-    base, tmp = f"/{path}", f"/{path}/" + "tmp"
-    return [
-        Mount(destination=tmp, type="tmpfs", source="tmpfs"),
-        # The upper and work directories must not be seen by other mount namespaces.
-        Mount(destination=tmp, options=["remount", "private"]),
-        Mount(
-            destination=f"{base}/rootfs",
-            type="overlay",
-            source="overlay",
-            options=[
-                f"lowerdir={source}",
-                f"upperdir={tmp}/upper",
-                f"workdir={tmp}/work",
-            ],
-        ),
-    ]
+def _lay_out_volume(volume: Volume, images: Mapping[str, Tree]) -> Tree:
+    base = f"{VOLUMES}/{volume.name}"
+    content = prepare_content(images[volume.image], _RESOLV_LINK) if volume.image else {}
+    empty = dict.fromkeys((f"{base}/{name}" for name in ("lower", "tmp", "merged")), DIRECTORY)
+    return empty | move(content, f"{base}/lower")
 
 
-def lay_out(bundles: Sequence[Bundle], images: Mapping[str, Tree]) -> Tree:
-    """The image's whole tree."""
+def lay_out_bundles(bundles: Sequence[Bundle], images: Mapping[str, Tree]) -> Tree:
+    """The directories of containers alone."""
     tree: Tree = {}
     for bundle in bundles:
         own: Tree = {
@@ -140,11 +119,15 @@ def lay_out(bundles: Sequence[Bundle], images: Mapping[str, Tree]) -> Tree:
         }
         if bundle.content:
             own |= {bundle.content: DIRECTORY}
-            own |= move(prepare_content(images[bundle.image]), bundle.content)
+            own |= move(prepare_content(images[bundle.image], _RESOLV_FILE), bundle.content)
         tree |= move(own, bundle.path)
     return tree
 
 
-def prepare_content(image: Tree) -> Tree:
-    """Drop and add what LinuxKit drops from and adds to every image."""
-    return prune(image, _DROPPED) | _ALWAYS_MADE
+def prepare_content(image: Tree, resolv_conf: Node) -> Tree:
+    """A copy without what LinuxKit drops from every image, and with what it adds."""
+    mtab = replace(image.get("etc/mtab", _MTAB), mtime=EPOCH)
+    added = {"etc/mtab": mtab, "etc/resolv.conf": resolv_conf}
+    tree = prune(image, _DROPPED)
+    put_over(tree, _ALWAYS_MADE | added)
+    return copy(tree)

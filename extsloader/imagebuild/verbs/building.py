@@ -13,26 +13,35 @@ from extsloader.imagebuild.linuxkit.layout import check_buildable
 from extsloader.imagebuild.manifest import PLACEHOLDER, Identity, load_services, make_manifest
 from extsloader.imagebuild.plan import Cache, plan_squashfs
 from extsloader.imagebuild.prepare import prepare_layout
-from extsloader.imagebuild.squashfs import squash_tar
-from extsloader.imagebuild.steps import run_steps, timed
+from extsloader.imagebuild.sizes import check_limit
+from extsloader.imagebuild.squashfs import Compression, squash_tar
+from extsloader.imagebuild.steps import run_steps, timed, whole_file
 from extsloader.model.errors import SettingsError
 from extsloader.model.manifest import Compatible, ImageSpec
 
 
 def tar(args: Namespace) -> None:
-    """Lay out a definition's services as a tar file."""
-    definition = _load_buildable(args)
+    """Lay out a definition as a tar file."""
+    definition = load_definition(*args.definition)
     with Cache(root=args.cache).locked():
         steps = prepare_layout(definition, args)
         run_steps(steps)
-        shutil.copyfile(steps[-1].output, args.output)
+        with whole_file(args.output) as unfinished:
+            shutil.copyfile(steps[-1].output, unfinished)
 
 
 def squash(args: Namespace) -> None:
     """Make a squashfs of a tar file."""
-    args.output.unlink(missing_ok=True)
-    with timed("squashfs"):
-        squash_tar(args.tar, args.output, level=args.level)
+    with timed("squashfs"), whole_file(args.output) as unfinished:
+        squash_tar(args.tar, unfinished, compression(args))
+        check_limit(unfinished, args.limit, args.tar)
+
+
+def compression(args: Namespace) -> Compression:
+    """How to compress; EVE filters machine code of both its architectures for xz."""
+    if args.compression == "xz":
+        return Compression(kind="xz", filters="x86,arm")
+    return Compression(level=args.level)
 
 
 def verity(args: Namespace) -> None:
@@ -76,7 +85,7 @@ def build(args: Namespace) -> None:
     unfinished = image.with_name(f".{image.name}.unfinished")
     with Cache(root=args.cache).locked():
         steps = prepare_layout(definition, args)
-        steps.append(plan_squashfs(steps[-1], args.level))
+        steps.append(plan_squashfs(steps[-1], compression(args)))
         run_steps(steps)
         shutil.copyfile(steps[-1].output, unfinished)
     with timed("hash tree"):
@@ -89,8 +98,8 @@ def build(args: Namespace) -> None:
 
 
 def _load_buildable(args: Namespace) -> Definition:
-    definition = load_definition(args.definition)
-    check_buildable(definition, str(args.definition))
+    definition = load_definition(*args.definition)
+    check_buildable(definition, str(args.definition[0]))
     return definition
 
 

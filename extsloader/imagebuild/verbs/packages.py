@@ -15,8 +15,9 @@ def lock(args: Namespace) -> None:
     for name in args.names:
         recipe = load_recipe(args.recipes / name)
         debs = resolve(recipe)
-        recipe.lock_file.write_text(format_lock(name, debs))
-        print(f"{recipe.lock_file}: {len(debs)} packages")
+        path = recipe.lock_file(args.arch)
+        path.write_text(format_lock(name, debs))
+        print(f"{path}: {len(debs)} packages")
 
 
 def pkg(args: Namespace) -> None:

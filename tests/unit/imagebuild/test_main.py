@@ -89,12 +89,12 @@ def test_oci_prints_one_line_of_json(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert found["config"]["process"]["args"] == ["/a", "b"]
 
 
-def test_build_refuses_what_check_accepts_and_it_cannot_do(
+def test_a_pkgs_image_refuses_what_check_accepts_and_it_cannot_hold(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     definition = tmp_path / "a.yml"
     definition.write_text("kernel: {image: k}\nservices: [{name: a, image: a}]\n")
 
     assert main(["check", str(definition)]) == 0
-    assert main(["tar", str(definition), "-o", str(tmp_path / "a.tar")]) == 1
+    assert main(["manifest", "a.img", str(definition), "-o", str(tmp_path / "a.json")]) == 1
     assert f"{definition}: kernel: not supported in a pkgs image" in capsys.readouterr().err

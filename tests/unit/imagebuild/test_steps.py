@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from extsloader.imagebuild.steps import Step, digest_tree, name_by, run_steps
+from extsloader.imagebuild.steps import Step, digest_tree, name_by, run_steps, whole_file
 from extsloader.imagebuild.tree import Kind, Node
 
 
@@ -70,3 +70,15 @@ def test_the_digest_of_a_tree_depends_on_content_mode_and_path() -> None:
         {},
     ]
     assert len({digest_tree(tree) for tree in trees}) == len(trees)
+
+
+def test_a_file_that_was_not_finished_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "out.yml"
+    with whole_file(path) as unfinished:
+        unfinished.write_text("old")
+
+    with pytest.raises(UnicodeEncodeError), whole_file(path) as unfinished:
+        unfinished.write_text("half\ud800")
+
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

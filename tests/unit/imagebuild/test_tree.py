@@ -11,8 +11,11 @@ from extsloader.imagebuild.tree import (
     Kind,
     Node,
     Tree,
+    check_parents,
+    copy,
     merge_usr,
     prune,
+    put_over,
     read_content,
     read_directory,
     read_tar,
@@ -147,3 +150,43 @@ def test_a_directory_is_read_with_the_modes_that_git_keeps(tmp_path: Path) -> No
 
     assert (tree["run"].mode, tree["conf"].mode) == (0o755, 0o644)
     assert (tree["link"].kind, tree["link"].target) == (Kind.LINK, "run")
+
+
+def test_a_tar_inside_of_a_file_is_read_up_to_its_end(tmp_path: Path) -> None:
+    content = packed({"a": Node(kind=Kind.FILE, content=b"inner")})
+    path = tmp_path / "outer"
+    path.write_bytes(b"x" * 100 + content + b"behind")
+
+    tree = read_tar(path, Extent(path, 100, len(content)))
+
+    assert read_content(tree["a"]) == b"inner"
+
+
+def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
+    damaged = bytearray(packed({name: Node(kind=Kind.FILE) for name in "abc"}))
+    damaged[tarfile.BLOCKSIZE + 10] ^= 1
+    (tmp_path / "damaged.tar").write_bytes(damaged)
+
+    with pytest.raises(tarfile.ReadError):
+        read_tar(tmp_path / "damaged.tar")
+
+
+def test_a_tree_over_another_never_leads_through_its_links() -> None:
+    link, file = Node(kind=Kind.LINK, target="/etc"), Node(kind=Kind.FILE)
+    tree = {"a": link, "b/c": file, "d": file}
+
+    put_over(tree, {"a/passwd": file, "b/e": file, "d": link})
+
+    assert tree == {"a": DIRECTORY, "a/passwd": file, "b/c": file, "b/e": file, "d": link}
+    check_parents(tree)
+    with pytest.raises(ImageRefusedError, match="got a link in one of them"):
+        check_parents(tree | {"b": link})
+
+
+def test_a_copy_shares_hard_links_with_itself_only() -> None:
+    node = Node(kind=Kind.FILE)
+
+    again = copy({"a": node, "b": node})
+
+    assert again["a"] is again["b"]
+    assert again["a"] is not node

@@ -30,8 +30,8 @@ def test_every_mistake_in_a_recipe_is_named(tmp_path: Path) -> None:
 def test_a_recipe_without_lock_says_how_to_get_one(tmp_path: Path) -> None:
     recipe = write(tmp_path, "packages: [busybox]\nconfig: {}\n")
 
-    with pytest.raises(SettingsError, match="run `mkext lock demo`"):
-        load_lock(recipe)
+    with pytest.raises(SettingsError, match="run `mkext lock --arch amd64 demo`"):
+        load_lock(recipe, "amd64")
 
 
 def test_images_from_elsewhere_and_missing_recipes_are_named_together(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_every_shipped_image_has_a_recipe_and_a_lock() -> None:
 
     assert {recipe.name for recipe in recipes} == {path.name for path in RECIPES.iterdir()}
     for recipe in recipes:
-        locked = {deb.package for deb in load_lock(recipe)}
+        locked = {deb.package for deb in load_lock(recipe, "amd64")}
         assert locked >= set(recipe.packages)
         assert locked.isdisjoint(recipe.exclude)
 

@@ -152,3 +152,49 @@ def test_problems_come_in_the_order_of_lines(tmp_path: Path) -> None:
     assert [problem.split(": ")[0] for problem in caught.value.problems] == [
         f"{path}:{line}" for line in (4, 5, 6)
     ]
+
+
+def write(directory: Path, **texts: str) -> list[Path]:
+    paths = [directory / f"{name}.yml" for name in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        path.write_text(text)
+    return paths
+
+
+def test_definitions_are_appended_and_the_later_kernel_replaces_what_it_names(
+    tmp_path: Path,
+) -> None:
+    definition = load_definition(
+        *write(
+            tmp_path,
+            a="kernel: {image: k:1, cmdline: quiet, ucode: u}\ninit: [a]\nvolumes: [{name: v}]\n",
+            b="kernel: {image: k:2, cmdline: ''}\ninit: [b]\n",
+            c="kernel: {tar: none}\nservices: [{name: s, image: c, binds: ['v:/v']}]\n",
+        )
+    )
+
+    assert definition.images == ("k:2", "a", "b", "c")
+    assert definition.kernel
+    assert definition.kernel.model_dump() == {
+        "image": "k:2", "cmdline": "quiet", "binary": "kernel", "tar": "none", "ucode": "u",
+    }  # fmt: skip
+
+
+def test_what_clashes_across_files_is_told_where_it_is(tmp_path: Path) -> None:
+    paths = write(
+        tmp_path,
+        a="services:\n  - {name: x, image: a, uid: none}\n",
+        b="services:\n  - {name: y, image: a}\n\n  - {name: x, image: a}\n",
+    )
+
+    with pytest.raises(SettingsError) as caught:
+        load_definition(*paths)
+
+    assert [problem.split(": ")[:2] for problem in caught.value.problems] == [
+        [f"{paths[0]}:2", "services.0.uid"],
+        [f"{paths[1]}:4", "services.1.name"],
+    ]
+
+
+def test_a_path_that_is_the_root_itself_is_refused() -> None:
+    assert "below the root" in problems(files=[{"path": "/./", "directory": True}])[0]

@@ -1,0 +1,117 @@
+"""The bootable disk: partition table, file systems and the root file system in one file.
+
+Nothing is mounted and no loop device is made, so it needs no root.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+
+from extsloader.imagebuild.disk.fat import Fat, make_fat
+from extsloader.imagebuild.disk.table import Partition, Sizes, place, plan_table, write_script
+from extsloader.imagebuild.disk.uki import FIRMWARE, extract_sources, make_uki
+from extsloader.imagebuild.tools import run_tool
+from extsloader.imagebuild.tree import read_tar
+from extsloader.model.errors import MachineError
+from extsloader.model.reasons import Code
+
+_CHUNK = 1 << 20  # bytes
+_EFI_SERIAL, _CONFIG_SERIAL = "e7e00051", "e7e00054"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What goes onto the disk."""
+
+    tar: Path  # the root file system, for kernel, initramfs and command line
+    rootfs: Path  # the same as squashfs
+    conf: Path | None = None  # directory of files for CONFIG
+    pkgs: Path | None = None  # pkgs image
+    hypervisor: str = "kvm"
+    architecture: str = "amd64"
+    sizes: Sizes
+
+
+def make_disk(out: Path, contents: Contents, *, raw: bool = False) -> None:
+    """Make a qcow2 (or raw) disk. Raises MachineError, SettingsError."""
+    partitions = plan_table(contents.sizes)
+    with TemporaryDirectory(dir=out.parent, prefix=".disk-") as name:
+        scratch = Path(name)
+        fill = {
+            "EFI System": _make_efi(contents, scratch),
+            "IMGA": contents.rootfs,
+            "CONFIG": _make_config(contents, scratch),
+            "PKGS": contents.pkgs,
+        }
+        disk = out if raw else scratch / "disk.raw"
+        _assemble(disk, [(p, fill.get(p.label)) for p in partitions])
+        if not raw:
+            convert = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(disk), str(out)]
+            run_tool(convert, f"make {out.name}")
+
+
+def _make_efi(contents: Contents, scratch: Path) -> Path:
+    uki, efi = scratch / "uki.efi", scratch / "efi.img"
+    sections = extract_sources(read_tar(contents.tar), scratch)
+    make_uki(uki, contents.architecture, sections)
+    fat = Fat(label="EVE", serial=_EFI_SERIAL, size=contents.sizes.efi, bits=32)
+    name = f"EFI/BOOT/{FIRMWARE[contents.architecture].name}"
+    make_fat(efi, fat, {name: uki}, _directory(scratch, "efi"))
+    return efi
+
+
+def _make_config(contents: Contents, scratch: Path) -> Path:
+    config, kind = scratch / "config.img", scratch / "eve-hv-type"
+    kind.write_text(contents.hypervisor)
+    files = {"eve-hv-type": kind}
+    if contents.conf:
+        found = (path for path in contents.conf.rglob("*") if path.is_file())
+        files |= {path.relative_to(contents.conf).as_posix(): path for path in sorted(found)}
+    fat = Fat(label="EVE", serial=_CONFIG_SERIAL, size=contents.sizes.config)
+    make_fat(config, fat, files, _directory(scratch, "config"))
+    return config
+
+
+def _directory(scratch: Path, name: str) -> Path:
+    path = scratch / name
+    path.mkdir()
+    return path
+
+
+def _assemble(disk: Path, parts: Iterable[tuple[Partition, Path | None]]) -> None:
+    parts = list(parts)
+    partitions = [partition for partition, _ in parts]
+    starts, size = place(partitions)
+    _check_fit(parts)
+    with disk.open("wb") as file:
+        file.truncate(size)
+    with TemporaryFile() as script:
+        script.write(write_script(partitions).encode())
+        script.seek(0)
+        command = ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", str(disk)]
+        run_tool(command, "write the partition table", stdin=script)
+    for start, (_, content) in zip(starts, parts, strict=True):
+        if content:
+            _write_sparse(disk, start, content)
+
+
+def _check_fit(parts: Iterable[tuple[Partition, Path | None]]) -> None:
+    for partition, content in parts:
+        if content and (size := content.stat().st_size) > partition.size:
+            raise MachineError(
+                Code.SIZE,
+                f"fill partition {partition.label}",
+                f"expected at most {partition.size} bytes, got {size}",
+                "make the image smaller, or the partition larger",
+            )
+
+
+def _write_sparse(disk: Path, start: int, content: Path) -> None:
+    with disk.open("r+b") as target, content.open("rb") as source:
+        target.seek(start)
+        while chunk := source.read(_CHUNK):
+            if chunk.count(0) == len(chunk):
+                target.seek(len(chunk), 1)
+            else:
+                target.write(chunk)
