@@ -1,11 +1,11 @@
-"""`python -m bench [idle|verification|starting]…`, all of them without a name."""
+"""`python -m bench [idle|verification|starting|boot]…`, all of them without a name."""
 
 import os
 import sys
 
-from bench import idle, starting, verification
+from bench import boot, idle, starting, verification
 
-CASES = {"idle": idle, "verification": verification, "starting": starting}
+CASES = {"idle": idle, "verification": verification, "starting": starting, "boot": boot}
 
 
 def main() -> int:

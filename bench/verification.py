@@ -89,6 +89,7 @@ async def _verify(image: Path, store: Path) -> tuple[float, float]:
         store=str(store),
         machine=Machine(arch="amd64"),
         timeouts=Timeouts(),
+        files=(),
         wall=time.time,
         python=sys.executable,
     )

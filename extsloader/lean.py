@@ -7,8 +7,12 @@ installed. The agent speaks over unix sockets and logs plain lines; without thes
 
 import signal
 import sys
+from ctypes import util
 
 UNUSED = ("ssl", "rich")
+LIBRARIES = {"udev": "libudev.so.1"}
+"""What pyudev looks for. Python would ask ldconfig, a compiler and a linker for the names, in
+processes of their own, and a device need not have any of them."""
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -19,6 +23,7 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     for name in UNUSED:
         sys.modules[name] = None  # type: ignore[assignment] # the documented way to forbid it
+    util.find_library = LIBRARIES.get  # type: ignore[assignment] # of one argument, too
     from extsloader.daemon import main as run  # noqa: PLC0415 - after the lines above
 
     return run()

@@ -23,6 +23,7 @@ from extsloader.adapters.status_socket import StatusSocket
 from extsloader.adapters.store import Store
 from extsloader.adapters.udev import UdevSources
 from extsloader.adapters.verifier import Verifier
+from extsloader.core.integrity import explain_integrity, name_integrity
 from extsloader.model.effects import Effect
 from extsloader.model.errors import MachineError
 from extsloader.model.events import AgentStarted, StopAsked
@@ -45,6 +46,11 @@ async def serve(settings: Settings, journal: Journal, notifier: Notifier) -> Wor
     async with AsyncExitStack() as stack:
         stack.callback(os.close, take_lock(settings.paths.run))
         machine = read_machine(settings)
+        journal.log.info(
+            "image integrity",
+            integrity=name_integrity(settings, machine),
+            reason=explain_integrity(settings, machine),
+        )
         ports = build_ports(settings, machine)
         for sentence in ports.cgroups.open_parent():
             journal.log.warning("limit for all services not granted", reason=sentence)
@@ -70,6 +76,7 @@ def build_ports(settings: Settings, machine: Machine) -> Ports:
             store=paths.store,
             machine=machine,
             timeouts=settings.timeouts,
+            files=settings.filters.files,
             wall=lambda: read_moment().wall,
             clock_floor=read_clock_floor(),
             python=sys.executable,

@@ -1,7 +1,9 @@
 """What this device is and what it lets us grant, read once at start from /proc."""
 
 import os
+import re
 import resource
+import shutil
 from pathlib import Path
 
 from extsloader.model.machine import Machine
@@ -20,6 +22,9 @@ CAPABILITIES = (
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf", "i686": "i386"}
 """Kernel names to Debian's, where they differ."""
 
+PROGRAMS = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin")
+DM_VERITY = re.compile(r"^[^:\s]*/dm-verity\.ko", re.MULTILINE)
+
 
 def read_machine(settings: Settings, root: Path = Path("/")) -> Machine:
     """The facts; `root` is where /proc, /run and /etc are found. Raises OSError without /proc."""
@@ -35,6 +40,7 @@ def read_machine(settings: Settings, root: Path = Path("/")) -> Machine:
         capabilities=_name_capabilities(status["CapBnd"]),
         min_oom_score_adj=-1000 if unlimited else _read_oom_score(root),
         rlimits=() if unlimited else _read_hard_limits(),
+        no_verity=_find_no_verity(root),
     )
 
 
@@ -63,6 +69,30 @@ def _read_hard_limits() -> tuple[tuple[str, int], ...]:
     names = sorted(name for name in dir(resource) if name.startswith("RLIMIT_"))
     limits = ((name, resource.getrlimit(getattr(resource, name))[1]) for name in names)
     return tuple((name, hard) for name, hard in limits if hard != resource.RLIM_INFINITY)
+
+
+def _find_no_verity(root: Path) -> str:
+    """Why reads of an image cannot be checked by dm-verity, "" if they can."""
+    programs = os.pathsep.join(str(root / directory) for directory in PROGRAMS)
+    if shutil.which("veritysetup", path=programs) is None:
+        return "there is no program veritysetup (Debian package cryptsetup-bin)"
+    if not _has_verity_target(root):
+        return "this kernel has no dm-verity"
+    try:
+        # Missing on a device where nothing has loaded device-mapper: veritysetup will.
+        os.close(os.open(root / "dev/mapper/control", os.O_RDONLY | os.O_CLOEXEC))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        return f"device-mapper cannot be used: {(error.strerror or '').lower()}"
+    return ""
+
+
+def _has_verity_target(root: Path) -> bool:
+    """Loaded or built in, or there to be loaded when it is needed (depmod(8), modules.dep(5))."""
+    modules = root / "lib/modules" / os.uname().release
+    lists = (_read_word(modules / name) for name in ("modules.builtin", "modules.dep"))
+    return (root / "sys/module/dm_verity").exists() or any(map(DM_VERITY.search, lists))
 
 
 def _read_word(path: Path) -> str:

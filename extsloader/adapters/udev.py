@@ -137,11 +137,19 @@ def read_source(directory: str, name: str) -> Source | None:
             devno=devno,
             disk=_node(Path(path).readlink().parts[-2]) if partition else "",
             partition=partition,
-            backing_file=_read(f"{path}/loop/backing_file", default=""),
+            backing_file=_find_backing(path),
         )
     except OSError:
         return None
     return source if source.size else None
+
+
+def _find_backing(path: str) -> str:
+    """The file of a loop device, or of one that a mapping such as dm-verity lies on."""
+    for place in (path, *sorted(map(str, Path(path, "slaves").glob("*")))):
+        if file := _read(f"{place}/loop/backing_file", default=""):
+            return file
+    return ""
 
 
 def _read(path: str, *, default: str | None = None) -> str:

@@ -46,13 +46,15 @@ class Verifier:
     store: str  # directory
     machine: Machine
     timeouts: Timeouts
+    files: tuple[str, ...]  # names of images in the root directory of a vfat
     wall: Callable[[], float]
     clock_floor: float = 0.0  # seconds since 1970; an earlier wall clock is wrong
     python: str = "/usr/bin/python3"
 
     async def probe(self, source: Source) -> Superblock:
         """Read the superblock. Raises ImageRefusedError."""
-        answer, _ = await self._ask("probe", Request(source=source), self.timeouts.probe)
+        request = Request(source=source, files=self.files)
+        answer, _ = await self._ask("probe", request, self.timeouts.probe)
         if answer.superblock is None:
             raise _broken("something else than a superblock came back")
         return answer.superblock
@@ -61,6 +63,7 @@ class Verifier:
         """Verify and store; the caller owns the descriptor. Raises ImageRefusedError."""
         request = Request(
             source=source,
+            files=self.files,
             machine=self.machine,
             keys=self.keys,
             store=self.store,

@@ -37,8 +37,13 @@ def refuse_probed(source: Source, superblock: Superblock, filters: Filters) -> P
         got = _MEANT.get(superblock.fs_type, superblock.fs_type.value)
         hint = "write the image to the device itself, or put it into a watched directory"
         return _refuse(source, " or ".join(filters.fs_types), got, hint, Code.FS_TYPE)
+    if superblock.fs_type is FsType.VFAT and not superblock.file:
+        return _filtered(source, " or ".join(filters.files), "other files only", "files")
     if source.kind is not SourceKind.DEVICE:
         return None
+    if superblock.partition_label in filters.ignored_partition_labels:
+        got = f'"{show(superblock.partition_label)}"'
+        return _filtered(source, "another partition label", got, "ignored_partition_labels")
     types = tuple(guid.upper() for guid in filters.partition_types)
     # squashfs has no label: a device's label is then what its partition is called.
     label = superblock.label or superblock.partition_label

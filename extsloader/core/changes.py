@@ -47,9 +47,10 @@ def _stand(candidate: Candidate | None) -> str:
 def _images(old: World, new: World, wall: float) -> Iterator[Change]:
     for digest, image in new.images.items():
         before = old.images.get(digest)
-        was = before.phase if before else "unknown"
-        if was != image.phase:
-            yield _change(f"image {short(digest)}", was, image.phase, image.problem, wall)
+        was, now = view.show_phase(before) if before else "unknown", view.show_phase(image)
+        if was != now:
+            problem = image.damage or image.problem
+            yield _change(f"image {short(digest)}", was, now, problem, wall)
 
 
 def _services(old: World, new: World, wall: float) -> Iterator[Change]:

@@ -49,6 +49,11 @@ def _apply(world: World, event: Event, moment: Moment) -> Step:
             return images.take_failed(world, digest, problem)
         case ev.ImageUnmounted(digest, left):
             return images.take_unmounted(world, digest, left)
+        case ev.ImageChecked(digest, problem):
+            return images.take_checked(world, digest, problem)
+        case ev.ServiceExited() | ev.ServiceFailed():
+            taken = services.take(world, event, moment)
+            return taken if taken.world is world else taken.then(images.check)
         case ev.TimerFired(timer):
             return _fire(world, timer, moment)
         case ev.StopAsked():
@@ -90,6 +95,8 @@ def _fire(world: World, timer: TimerId, moment: Moment) -> Step:
     match timer:
         case TimerId(TimerKind.CHOOSE):
             return images.end_waiting(world)
+        case TimerId(TimerKind.IMAGE):
+            return images.check(world)
         case TimerId(TimerKind.RETRY, SourceId() as source):
             return candidates.retry(world, source)
         case _:

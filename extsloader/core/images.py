@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 from extsloader.core import candidates
+from extsloader.core.integrity import uses_verity
 from extsloader.core.lifecycle import AT_REST, LEADS_TO, Fact, Order, next_phase, order_for
-from extsloader.core.step import Step, leave, put
+from extsloader.core.step import Step, leave, note, put
 from extsloader.model.effects import (
     CancelTimer,
+    CheckImage,
     DropImage,
     Effect,
     MountImage,
@@ -17,10 +19,13 @@ from extsloader.model.errors import IllegalTransitionError
 from extsloader.model.events import TimerId, TimerKind
 from extsloader.model.ids import Digest, SourceId
 from extsloader.model.manifest import StoredImage
-from extsloader.model.reasons import Problem
+from extsloader.model.reasons import Code, Problem
 from extsloader.model.world import Image, ImagePhase, ServicePhase, World
 
 CHOOSE = TimerId(TimerKind.CHOOSE)
+CHECK = TimerId(TimerKind.IMAGE)
+CHECK_PERIOD = 60.0
+"""Seconds; the end of a service is a reason to look at once."""
 
 
 def add(world: World, source: SourceId, stored: StoredImage) -> Step:
@@ -31,8 +36,8 @@ def add(world: World, source: SourceId, stored: StoredImage) -> Step:
 
 
 def take_mounted(world: World, digest: Digest) -> Step:
-    """The image is mounted."""
-    return Step(_put(world, _advance(world, digest, Fact.MOUNTED)))
+    """The image is mounted; what dm-verity knows of one that was adopted is older than we are."""
+    return check(_put(world, _advance(world, digest, Fact.MOUNTED)))
 
 
 def take_failed(world: World, digest: Digest, problem: Problem) -> Step:
@@ -44,7 +49,33 @@ def take_failed(world: World, digest: Digest, problem: Problem) -> Step:
 def take_unmounted(world: World, digest: Digest, problem: Problem | None) -> Step:
     """The image is out of the mount table, or stays there for a reason."""
     stored = replace(_advance(world, digest, Fact.UNMOUNTED), problem=problem)
-    return Step(replace(leave(_put(world, stored), problem), services={}))
+    images = put(world.images, digest, stored)
+    if stored.damage:  # its order to unmount has dropped it
+        del images[digest]
+    return Step(replace(leave(world, problem), images=images, services={}))
+
+
+def check(world: World) -> Step:
+    """Ask dm-verity, where it is used, whether it has met a bad block in the active image."""
+    image = world.images.get(world.active) if world.active else None
+    if image is None or image.phase is not ImagePhase.MOUNTED or image.checking or image.damage:
+        return Step(world)
+    if world.stopping or not uses_verity(world.settings, world.machine):
+        return Step(world)
+    asked = _put(world, replace(image, checking=True))
+    return Step(asked, (CheckImage(image.stored.digest),))
+
+
+def take_checked(world: World, digest: Digest, problem: Problem | None) -> Step:
+    """Damage is told and kept in mind; the services run on as long as they can."""
+    image = world.images.get(digest)
+    if image is None or not image.checking:
+        raise IllegalTransitionError(f"an image that nobody asked about was checked: {digest}")
+    damage = problem if problem and problem.code is Code.VERITY else None
+    world = _put(world, replace(image, checking=False, damage=damage))
+    if damage or world.stopping:
+        return Step(world)
+    return Step(note(world, problem) if problem else world, (SetTimer(CHECK, CHECK_PERIOD),))
 
 
 def choose(world: World) -> Step:
@@ -69,9 +100,11 @@ def move(world: World) -> Step:
     for digest, image in world.images.items():
         order = order_for(image.phase, wanted=is_wanted(world, digest))
         if order is Order.MOUNT:
-            step = step.then(_begin, image, order, MountImage(image.stored))
-        elif order is Order.UNMOUNT and _is_free(world):
-            step = step.then(_begin, image, order, UnmountImage(digest))
+            verity = uses_verity(world.settings, world.machine)
+            step = step.then(_begin, image, order, MountImage(image.stored, verity))
+        elif order is Order.UNMOUNT and not image.checking and _is_free(world):
+            drop = image.damage is not None
+            step = step.then(_begin, image, order, UnmountImage(digest, drop))
     return step
 
 

@@ -1,6 +1,7 @@
 """The one truth as readers see it, computed from the world and nothing else."""
 
 from extsloader.core import candidates, fleet
+from extsloader.core.integrity import name_integrity
 from extsloader.core.supervision import UP
 from extsloader.model.ids import Digest, ServiceName, short
 from extsloader.model.machine import Moment
@@ -43,7 +44,7 @@ def take_snapshot(world: World, moment: Moment) -> StatusSnapshot:
         image=_show_image(world),
         services=tuple(_show_service(world, s, wishes, moment) for s in world.services.values()),
         candidates=tuple(_show_candidate(world, c) for c in world.candidates.values()),
-        problems=(*world.leftovers, *world.problems),
+        problems=(*_damages(world), *world.leftovers, *world.problems),
     )
 
 
@@ -54,7 +55,7 @@ def judge(world: World) -> tuple[AgentState, str]:
     if world.stopping:
         return AgentState.STOPPING, "asked to stop"
     if world.services:
-        return _judge_services(world)
+        return _add_damage(world, *_judge_services(world))
     if world.active is not None:
         return AgentState.ACTIVATING, f"mounting image {short(world.active)}"
     return _judge_search(world)
@@ -73,6 +74,20 @@ def _judge_services(world: World) -> tuple[AgentState, str]:
         done = len(world.services) - len(waiting)
         return AgentState.ACTIVATING, f"{done} of {len(world.services)} services are ready"
     return AgentState.READY, f"all {len(world.services)} services are ready"
+
+
+def _add_damage(world: World, state: AgentState, reason: str) -> tuple[AgentState, str]:
+    """Services that run from a damaged image may fail at any time, even if none has yet."""
+    damages = [damage.message for damage in _damages(world)]
+    if not damages:
+        return state, reason
+    if state is AgentState.FAILED:
+        return state, "; ".join((reason, *damages))
+    return AgentState.DEGRADED, "; ".join((*damages, reason))
+
+
+def _damages(world: World) -> tuple[Problem, ...]:
+    return tuple(image.damage for image in world.images.values() if image.damage)
 
 
 def _judge_search(world: World) -> tuple[AgentState, str]:
@@ -113,10 +128,16 @@ def _show_image(world: World) -> ImageStatus | None:
         digest=manifest.image.digest,
         source=image.source.path,
         source_present=origin is not None and origin.present,
-        integrity="store",
-        phase=image.phase,
+        integrity=name_integrity(world.settings, world.machine),
+        phase=show_phase(image),
         keys=image.stored.key_ids,
     )
+
+
+def show_phase(image: Image) -> str:
+    """Its phase, or what is wrong with it while it is mounted."""
+    mounted = image.phase is ImagePhase.MOUNTED
+    return "damaged" if image.damage and mounted else image.phase
 
 
 def _show_service(

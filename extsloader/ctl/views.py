@@ -104,9 +104,10 @@ def _show_image(image: ImageStatus) -> list[str]:
         f", signed by {', '.join(short(Digest(key)) for key in image.keys)}" if image.keys else ""
     )
     name = f"{image.name} {image.version}, sequence {image.sequence}, {digest}, {image.phase}"
+    kept = "kept in store" + (", read through dm-verity" if image.integrity == "verity" else "")
     return [
         f"image     {printable(name)}",
-        f"          {printable(f'from {source}, kept in {image.integrity}{keys}')}",
+        f"          {printable(f'from {source}, {kept}{keys}')}",
     ]
 
 

@@ -103,7 +103,7 @@ def add_disk(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--hv", choices=("kvm", "xen", "k", "mini"), default="kvm", help="default: %(default)s")
     add("--conf", type=Path, metavar="DIR", help="files for the partition CONFIG")
-    for name, default in (("efi", "64M"), ("imga", "300M"), ("persist", "512M")):
+    for name, default in (("efi", "64M"), ("imga", "300M"), ("persist", "0")):
         add(f"--size-{name}", type=parse_size, default=default, metavar="SIZE",
             help="default: %(default)s")  # fmt: skip
 

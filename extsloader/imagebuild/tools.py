@@ -18,7 +18,10 @@ _DROPPED = "SOURCE_DATE_EPOCH"
 
 _PACKAGES = {
     "apt-get": "apt",
+    "depmod": "kmod",
     "dpkg-deb": "dpkg",
+    "mkfs.vfat": "dosfstools",
+    "objcopy": "binutils",
     "mcopy": "mtools",
     "mke2fs": "e2fsprogs",
     "mksquashfs": "squashfs-tools",

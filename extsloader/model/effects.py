@@ -40,14 +40,23 @@ class CancelHelper:
 
 @dataclass(frozen=True, slots=True)
 class MountImage:
-    """Loop, mount, read the bundles: ImageMounted or ImageFailed."""
+    """Loop, dm-verity, mount, read the bundles: ImageMounted or ImageFailed."""
 
     image: StoredImage
+    verity: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class UnmountImage:
-    """Undo MountImage: ImageUnmounted."""
+    """Undo MountImage, and when `drop`, delete the image from the store: ImageUnmounted."""
+
+    digest: Digest
+    drop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CheckImage:
+    """Ask dm-verity whether what it has read so far was good: ImageChecked."""
 
     digest: Digest
 
@@ -144,6 +153,7 @@ Effect = (
     | CancelHelper
     | MountImage
     | UnmountImage
+    | CheckImage
     | DropImage
     | CreateService
     | StartService

@@ -20,6 +20,7 @@ class TimerKind(StrEnum):
     DELAY = "delay"  # readiness by delay
     READINESS = "readiness"  # too late to become ready
     GRACE = "grace"  # too late to stop politely
+    IMAGE = "image"  # the next look at the active image
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,17 @@ class ImageUnmounted:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageChecked:
+    """What has been read of the image was good, unless `problem` says otherwise.
+
+    With E_VERITY it was not; with another code that could not be found out.
+    """
+
+    digest: Digest
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceCreated:
     """The container exists and waits for its start, or runs already (`running`): adopted.
 
@@ -262,6 +274,7 @@ Event = (
     | ImageMounted
     | ImageFailed
     | ImageUnmounted
+    | ImageChecked
     | ServiceCreated
     | ServiceStarted
     | ServiceNotified

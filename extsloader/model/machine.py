@@ -14,6 +14,7 @@ class Machine:
     cgroups: int = 1  # version of the hierarchy that holds memory and pids
     capabilities: frozenset[str] = frozenset()  # our bounding set, as "CAP_SYS_ADMIN"
     min_oom_score_adj: int = -1000  # lower values need CAP_SYS_RESOURCE (proc(5))
+    no_verity: str = "nobody looked for dm-verity"  # why it cannot be used; "": it can be
     rlimits: tuple[tuple[str, int], ...] = ()  # ("RLIMIT_NOFILE", hard limit) that we cannot raise
 
 

@@ -56,7 +56,7 @@ MEANINGS: dict[Code, str] = {
     Code.LIMIT: "something is larger or more than the stated limit",
     Code.SIZE: "the image is shorter or longer than its manifest says",
     Code.DIGEST: "the image's bytes are not the ones that were signed",
-    Code.VERITY: "the hash tree does not belong to the image",
+    Code.VERITY: "the hash tree does not belong to the image, or a block is damaged",
     Code.EXPIRED: "the manifest has expired",
     Code.CLOCK: "the manifest was issued in the future",
     Code.INCOMPATIBLE: "the image is meant for another device",

@@ -80,6 +80,7 @@ class Settings:
     hypervisor: str = ""  # "": read from /run/eve-hv-type, "kvm" where that is missing
     udev: bool = True  # watch block devices
     runtime: str = "auto"  # "runc", "crun"; auto: crun where cgroups are v2
+    integrity: str = "auto"  # "store", "verity"; auto: verity where the kernel has dm-verity
     cgroup: str = "extsloader"  # name of the parent group
     log_format: str = "text"  # "json"
     socket_group: str = ""  # group that may read the status; "": root only

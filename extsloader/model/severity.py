@@ -14,7 +14,7 @@ class Severity(IntEnum):
 
 GOOD = frozenset({"ready", "verified", "mounted", "finished", "stored", "disabled"})
 WARNING = frozenset({"backing-off", "degraded", "retrying", "killing", "refused"})
-ERROR = frozenset({"failed", "parked", "broken"})
+ERROR = frozenset({"failed", "parked", "broken", "damaged"})
 
 
 def severity(state: str) -> Severity:

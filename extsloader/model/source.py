@@ -25,7 +25,7 @@ class Source:
     devno: str = ""  # "major:minor" of a device
     disk: str = ""  # node of the whole disk when the source is a partition
     partition: int = 0  # its number there, from 1
-    backing_file: str = ""  # of a loop device
+    backing_file: str = ""  # of a loop device, or of the one below a device of the mapper
 
 
 def device_generation(diskseq: str, partition: int, devno: str) -> str:
@@ -62,17 +62,21 @@ class Superblock:
     used: int = 0  # bytes that the file system claims to use, 0 where it does not say
     partition_label: str = ""
     partition_type: str = ""  # type GUID, upper case
+    file: str = ""  # the image file in a file system, by its name in `Filters.files`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
     """Which sources may become candidates; an empty tuple lets everything through."""
 
-    fs_types: tuple[FsType, ...] = (FsType.SQUASHFS,)
+    fs_types: tuple[FsType, ...] = (FsType.SQUASHFS, FsType.VFAT)
+    files: tuple[str, ...] = ("rootfs-pkgs.img", "ext-imga.img", "ext-imgb.img", "pkgs.img")
+    # names of images in the root directory of a vfat, the best first
     labels: tuple[str, ...] = ()
     partition_labels: tuple[str, ...] = ()
     partition_types: tuple[str, ...] = ()
     min_size: int = 8192  # bytes; nothing smaller can hold superblock and trailer
     max_size: int = 16 << 40  # bytes: a small image may lie on a large stick
     removable: bool | None = None  # None: both
+    ignored_partition_labels: tuple[str, ...] = ("IMGA", "IMGB")  # EVE's own root file systems
     devices: tuple[str, ...] = ()  # glob patterns of device nodes, e.g. "/dev/sd*"

@@ -91,7 +91,7 @@ class ImageStatus:
     digest: str
     source: str  # where it came from
     source_present: bool
-    integrity: str  # "store": copied while hashing, used from there
+    integrity: str  # "store": copied while hashing, used from there; "verity": each read checked
     phase: str
     keys: tuple[str, ...] = ()
 

@@ -60,6 +60,8 @@ class Image:
     source: SourceId  # where it was verified from
     phase: ImagePhase = ImagePhase.STORED
     problem: Problem | None = None
+    checking: bool = False  # dm-verity is being asked
+    damage: Problem | None = None  # what it answered
 
 
 class ServicePhase(StrEnum):

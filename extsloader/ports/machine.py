@@ -49,10 +49,17 @@ class VerifierPort(Protocol):
 class MountPort(Protocol):
     """Mounts. Every call blocks and is safe to repeat: done twice is done once."""
 
-    def mount_image(self, image: StoredImage, descriptor: int) -> str:
+    def mount_image(self, image: StoredImage, descriptor: int, *, verity: bool = False) -> str:
         """Loop device on the descriptor, squashfs `ro,nosuid,nodev`; returns the mount point.
 
-        Raises MachineError, with everything half done undone.
+        `verity`: with dm-verity between them, by the signed parameters.
+        Raises MachineError, with everything half done undone; E_VERITY for bad blocks.
+        """
+
+    def check_image(self, digest: Digest) -> None:
+        """Whether dm-verity has met a bad block since the mount.
+
+        Raises MachineError: E_VERITY when it has, another code when that cannot be found out.
         """
 
     def unmount_image(self, digest: Digest) -> None:

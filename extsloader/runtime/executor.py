@@ -123,12 +123,14 @@ class Executor:
                 return await self._images.probe(source)
             case fx.Verify(source):
                 return await self._images.verify(source, self._emit)
-            case fx.MountImage(image):
+            case fx.MountImage(image, verity):
                 for problem in await self.clear(image.digest):
                     self._log.warning("left behind", code=problem.code, reason=problem.message)
-                return await self._images.mount(image)
-            case fx.UnmountImage(digest):
-                return await self._images.unmount(digest)
+                return await self._images.mount(image, verity=verity)
+            case fx.UnmountImage(digest, drop):
+                return await self._images.unmount(digest, drop=drop)
+            case fx.CheckImage(digest):
+                return await self._images.check(digest)
             case fx.DropImage(digest):
                 await self._images.drop(digest)
             case fx.CreateService(plan, run):

@@ -18,6 +18,8 @@ def answer(effect: Effect, problem: Problem) -> Event:
             return ev.ImageFailed(image.digest, problem)
         case fx.UnmountImage(digest):
             return ev.ImageUnmounted(digest, problem)
+        case fx.CheckImage(digest):
+            return ev.ImageChecked(digest, problem)
         case fx.CreateService(plan, run):
             return ev.ServiceFailed(plan.service, run, problem)
         case fx.StartService(service, run):

@@ -36,14 +36,21 @@ class ImageWork:
         self._keep(image.digest, descriptor)
         return ev.Verified(source.id, image)
 
-    async def mount(self, image: StoredImage) -> ev.ImageMounted:
+    async def mount(self, image: StoredImage, *, verity: bool) -> ev.ImageMounted:
         """Mount it and read its bundles. Raises MachineError."""
-        return await self._threads.run(self._mount, image)
+        return await self._threads.run(self._mount, image, verity=verity)
 
-    async def unmount(self, digest: Digest) -> ev.ImageUnmounted:
+    async def unmount(self, digest: Digest, *, drop: bool) -> ev.ImageUnmounted:
         """Undo `mount`. Raises MachineError."""
         await self._threads.run(self._mounts.unmount_image, digest)
+        if drop:
+            await self.drop(digest)
         return ev.ImageUnmounted(digest)
+
+    async def check(self, digest: Digest) -> ev.ImageChecked:
+        """Ask dm-verity about it. Raises MachineError."""
+        await self._threads.run(self._mounts.check_image, digest)
+        return ev.ImageChecked(digest)
 
     async def drop(self, digest: Digest) -> None:
         """Delete it from the store, which takes its time. Raises MachineError."""
@@ -55,8 +62,9 @@ class ImageWork:
         for digest in tuple(self._descriptors):
             self._close(digest)
 
-    def _mount(self, image: StoredImage) -> ev.ImageMounted:
-        mountpoint = self._mounts.mount_image(image, self._descriptors[image.digest])
+    def _mount(self, image: StoredImage, *, verity: bool) -> ev.ImageMounted:
+        descriptor = self._descriptors[image.digest]
+        mountpoint = self._mounts.mount_image(image, descriptor, verity=verity)
         bundles, problems = self._read_bundles(image, mountpoint)
         return ev.ImageMounted(image.digest, mountpoint, tuple(bundles), tuple(problems))
 

@@ -62,12 +62,14 @@ class FiltersTable(_Table):
     """`[filters]`."""
 
     fs_types: FsTypes = Filters().fs_types
+    files: Names = Filters().files
     labels: Names = ()
     partition_labels: Names = ()
     partition_types: Names = ()
     min_size: Size = Filters().min_size
     max_size: Size = Filters().max_size
     removable: bool | None = None
+    ignored_partition_labels: Names = Filters().ignored_partition_labels
     devices: Names = ()
 
     @model_validator(mode="after")
@@ -118,6 +120,7 @@ class SettingsTable(_Table):
     hypervisor: Annotated[str, Field(pattern=r"^[a-z0-9-]{0,32}$")] = ""
     udev: bool = Settings().udev
     runtime: Literal["auto", "runc", "crun"] = "auto"
+    integrity: Literal["auto", "store", "verity"] = "auto"
     cgroup: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")] = Settings().cgroup
     log_format: Literal["text", "json"] = "text"
     socket_group: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,32}$")] = ""

@@ -20,7 +20,7 @@ def _verify(request: Request, progress: Callable[[int, int], None]) -> tuple[Ans
 
 
 def _probe(request: Request, _progress: Callable[[int, int], None]) -> tuple[Answer, Sequence[int]]:
-    return Answer(superblock=probe_source(request.source)), ()
+    return Answer(superblock=probe_source(request.source, request.files)), ()
 
 
 JOBS: dict[str, Handler] = {"verify": _verify, "probe": _probe}

@@ -3,10 +3,12 @@
 import errno
 import fcntl
 import os
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from extsloader.image.fat import Extent
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.reasons import Code
 from extsloader.model.source import Source, SourceKind
@@ -19,6 +21,12 @@ class Medium:
 
     source: Source
     descriptor: int
+    extents: tuple[Extent, ...] = ()  # of the file in the medium that is meant; (): all of it
+
+    @property
+    def size(self) -> int:
+        """Bytes that can be read."""
+        return self.extents[-1].start + self.extents[-1].size if self.extents else self.source.size
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes, fewer only at the end. Raises ImageRefusedError."""
@@ -35,6 +43,9 @@ class Medium:
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """One read; 0 at the end. Raises ImageRefusedError: E_GONE, or E_IO with the offset."""
+        if self.extents:
+            offset, length = self._locate(offset)
+            buffer = buffer[:length]
         try:
             return os.preadv(self.descriptor, [buffer], offset)
         except OSError as error:
@@ -43,6 +54,12 @@ class Medium:
     def check(self) -> None:
         """Is it still the medium that was seen? Raises ImageRefusedError(E_GONE)."""
         check_source(self.descriptor, self.source)
+
+    def _locate(self, offset: int) -> tuple[int, int]:
+        """Where a byte of the file is, and how many follow it there; none behind the end."""
+        extent = self.extents[bisect_right(self.extents, offset, key=lambda e: e.start) - 1]
+        inside = offset - extent.start
+        return extent.offset + inside, max(0, extent.size - inside)
 
     def _failure(self, error: OSError, offset: int) -> ImageRefusedError:
         """An error of a medium that is not there any more says nothing about its bytes."""

@@ -13,6 +13,7 @@ from extsloader.model.helper import Request
 from extsloader.model.manifest import ImageSpec, Manifest, StoredImage
 from extsloader.model.reasons import Code
 from extsloader.model.source import Source, SourceKind
+from extsloader.verify.carrier import find_image
 from extsloader.verify.identity import FLAGS, refusal
 from extsloader.verify.medium import Medium, open_medium
 from extsloader.verify.store import (
@@ -31,10 +32,11 @@ def verify(request: Request, progress: Progress) -> tuple[StoredImage, int]:
 
     An image that the store already has is hashed where it lies. Raises ImageRefusedError.
     """
-    with open_medium(request.source) as medium:
+    with open_medium(request.source) as opened:
+        medium = find_image(opened, request.files)
         envelope = find_envelope(medium)
         manifest, key_ids = _accept(envelope, request)
-        check_size(manifest.image, request.source.size)
+        check_size(manifest.image, medium.size)
         if request.source.kind is SourceKind.STORED:
             path, descriptor = check_stored(medium, manifest.image, progress)
         else:
@@ -59,7 +61,7 @@ def find_envelope(medium: Medium) -> bytes:
     At most the superblock and 64 KiB are read. Raises ImageRefusedError(E_ENVELOPE) without one.
     """
     end = find_end(medium.read)
-    trailer = read_trailer(medium.read, end) if end < medium.source.size else None
+    trailer = read_trailer(medium.read, end) if end < medium.size else None
     if trailer is not None:
         return trailer.envelope
     sidecar = _read_sidecar(medium.source) if medium.source.kind is SourceKind.FILE else None
@@ -67,7 +69,7 @@ def find_envelope(medium: Medium) -> bytes:
         raise ImageRefusedError(
             Code.ENVELOPE,
             f"cannot accept {medium.source.id}: a signed trailer expected at byte {end}, "
-            f"nothing got (the medium has {medium.source.size} bytes)",
+            f"nothing got (the medium has {medium.size} bytes)",
             "sign the image with mkext, and write all of it to the medium",
         )
     return sidecar

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 
 from extsloader.adapters.mounts.port import Mounts
 from extsloader.adapters.mounts.unmounting import leftovers, sweep
+from extsloader.adapters.mounts.verity import close_others
 from extsloader.model.errors import MachineError
 from extsloader.model.ids import Digest, ServiceName, short
 from extsloader.model.manifest import Service, StoredImage
@@ -19,6 +20,7 @@ from extsloader.model.reasons import Code, Problem
 from extsloader.ports.machine import MountPort
 from tests.fakes import builders, real_images
 from tests.fakes.machine import FakeMachine
+from tests.fakes.real_verity import NO_VERITY, flip, forget_pages
 
 WEB = builders.service("web")
 MISSING = Service(name=ServiceName("none"), bundle="containers/services/none")
@@ -34,12 +36,14 @@ class Subject:
     spoil: Callable[[], object]  # the image, so that it cannot be mounted
     hold: Callable[[str], AbstractContextManager[object]]  # a mount, so that it is busy
     mounted: Callable[[], list[str]]  # where, in alphabetical order; stacked mounts count twice
+    damage: Callable[[], object]  # the mounted image's disk, and something reads from it
+    no_verity: str = ""
 
-    def mount(self, image: StoredImage | None = None) -> str:
+    def mount(self, image: StoredImage | None = None, *, verity: bool = False) -> str:
         found = image or self.image
         path = found.path if Path(found.path).exists() else os.devnull
         with Path(path).open("rb") as file:
-            return self.port.mount_image(found, file.fileno())
+            return self.port.mount_image(found, file.fileno(), verity=verity)
 
     def steps(self, mountpoint: str, digest: Digest | None = None) -> tuple[MountStep, ...]:
         """What a service gets: a place to write and something of the image."""
@@ -79,6 +83,7 @@ def fake(machine: FakeMachine) -> Iterator[Subject]:
         spoil=lambda: setattr(machine, "mount_fails", Problem(Code.IMAGE_FS, "no squashfs")),
         hold=hold,
         mounted=mounted,
+        damage=lambda: machine.damaged.add(image.digest),
     )
 
 
@@ -98,8 +103,21 @@ def real(directory: Path, images: tuple[StoredImage, StoredImage]) -> Iterator[S
         spoil=lambda: Path(mine.path).write_bytes(bytes(image.stat().st_size)),
         hold=holding,
         mounted=lambda: sorted(mount.target for mount in leftovers(str(run))),
+        damage=lambda: spoil_and_read(mine, run),
+        no_verity=NO_VERITY,
     )
     sweep(str(run))
+    close_others(Digest(""))
+
+
+def spoil_and_read(image: StoredImage, run: Path) -> None:
+    spec = image.manifest.image.verity
+    for block in range(1, spec.data_blocks - 1):
+        flip(Path(image.path), block * spec.block_size)
+    forget_pages()
+    with suppress(OSError):
+        for path in run.glob("images/*/**/busybox"):
+            path.read_bytes()
 
 
 @contextmanager
@@ -224,6 +242,34 @@ def test_a_sweep_keeps_one_image_with_its_services_or_none(subject: Subject) -> 
     assert subject.mounted() == sorted((kept, steps[0].target, steps[-1].target))
     subject.port.sweep(Digest(""))
     assert subject.mounted() == []
+
+
+def test_a_watched_image_says_when_a_bad_block_was_read(subject: Subject) -> None:
+    if subject.no_verity:
+        pytest.skip(subject.no_verity)
+    subject.mount(verity=True)
+    subject.port.check_image(subject.image.digest)
+    subject.damage()
+    with pytest.raises(MachineError) as bad:
+        subject.port.check_image(subject.image.digest)
+    assert bad.value.problem.code is Code.VERITY
+    subject.port.unmount_image(subject.image.digest)
+    assert subject.mounted() == []
+
+
+def test_a_mount_made_in_another_way_is_not_taken_over(subject: Subject) -> None:
+    subject.mount()
+    with pytest.raises(MachineError) as refused:
+        subject.mount(verity=True)
+    assert refused.value.problem.code is Code.MOUNT
+    assert len(subject.mounted()) == 1
+
+
+def test_an_image_that_is_not_watched_cannot_be_asked_about(subject: Subject) -> None:
+    subject.mount()
+    with pytest.raises(MachineError) as unknown:
+        subject.port.check_image(subject.image.digest)
+    assert unknown.value.problem.code is Code.MOUNT
 
 
 def test_a_bundle_is_read_from_a_mounted_image(subject: Subject) -> None:

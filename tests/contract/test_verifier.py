@@ -15,7 +15,7 @@ from extsloader.model.errors import ImageRefusedError
 from extsloader.model.ids import Digest
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.settings import Timeouts
-from extsloader.model.source import FsType, Source
+from extsloader.model.source import Filters, FsType, Source
 from extsloader.ports.machine import VerifierPort
 from tests.fakes import builders, images
 from tests.fakes.machine import FakeMachine, Medium
@@ -70,6 +70,7 @@ def real(directory: Path) -> Subject:
         store=str(directory / "store"),
         machine=images.MACHINE,
         timeouts=Timeouts(),
+        files=Filters().files,
         wall=lambda: 1_800_000_000.0,
         python=sys.executable,
     )

@@ -82,6 +82,8 @@ class FakeMachine:
         self.running: set[str] = set()
         self.ended: set[str] = set()  # containers whose end was reported
         self.mount_fails: Problem | None = None
+        self.verity: set[Digest] = set()  # images that are watched by dm-verity
+        self.damaged: set[Digest] = set()  # of which a bad block was read
         self.pid = 1000
         self.emit: Emit = lambda _event: None
         self.on_exit: Callable[[ServiceName, int, Cause], None] = lambda *_: None
@@ -203,22 +205,36 @@ class FakeMounts:
     def __init__(self, machine: FakeMachine) -> None:
         self._machine = machine
 
-    def mount_image(self, image: StoredImage, descriptor: int) -> str:
+    def mount_image(self, image: StoredImage, descriptor: int, *, verity: bool = False) -> str:
         os.fstat(descriptor)
         self._machine.log("mount", image.manifest.version)
         if self._machine.mount_fails is not None:
             raise _machine_error(self._machine.mount_fails)
+        mounted = image.digest in self._machine.mounted
+        if mounted and verity != (image.digest in self._machine.verity):
+            raise MachineError(Code.MOUNT, "mount the image", "something else is mounted there")
+        if verity:
+            self._machine.verity.add(image.digest)
         return self._machine.mounted.setdefault(image.digest, f"/mnt/{image.digest}")
+
+    def check_image(self, digest: Digest) -> None:
+        self._machine.log("check")
+        if digest in self._machine.damaged:
+            raise MachineError(Code.VERITY, f"trust the image {short(digest)}", "a bad block")
+        if digest not in self._machine.verity:
+            raise MachineError(Code.MOUNT, f"trust the image {short(digest)}", "not active")
 
     def unmount_image(self, digest: Digest) -> None:
         self._machine.log("unmount")
         self._machine.mounted.pop(digest, None)
+        self._machine.verity.discard(digest)
         if any(short(digest) in step.target for step in self._machine.applied):
             raise MachineError(Code.MOUNT, "release the image", "mounts of its services hold it")
 
     def sweep(self, keep: Digest) -> None:
         self._machine.log("sweep")
         self._machine.mounted = {d: m for d, m in self._machine.mounted.items() if d == keep}
+        self._machine.verity &= {keep}
         kept = [s for s in self._machine.applied if keep and short(keep) in s.target]
         self._machine.applied = kept
 

@@ -7,7 +7,7 @@ from extsloader.core import engine
 from extsloader.model import effects as fx
 from extsloader.model import events as ev
 from extsloader.model.effects import Effect
-from extsloader.model.events import Cause, Event, TimerId
+from extsloader.model.events import Cause, Event, TimerId, TimerKind
 from extsloader.model.ids import ServiceName
 from extsloader.model.machine import Machine, Moment
 from extsloader.model.manifest import ProbeKind, StoredImage
@@ -51,7 +51,7 @@ class UnrulyLife:
     """The core's world and the machine, kept together; `sane` is false while a step breaks."""
 
     def __init__(self, settings: Settings) -> None:
-        self.world = World(settings=settings, machine=Machine(arch="amd64"))
+        self.world = World(settings=settings, machine=Machine(arch="amd64", no_verity=""))
         self.first = self.world
         self.machine = UnrulyMachine()
         self.images: list[StoredImage] = []
@@ -88,6 +88,8 @@ class UnrulyLife:
                 self.answer_helper(effect, fate)
             case fx.MountImage() | fx.UnmountImage():
                 self.answer_image(effect, fate)
+            case fx.CheckImage(digest):
+                self.tell(ev.ImageChecked(digest, self.machine.find_damage(digest, fate.problem())))
             case fx.CheckReady(name, run):
                 self.tell(ev.ServiceChecked(name, run, ready=fate.goes_well()))
             case _:
@@ -165,7 +167,10 @@ class UnrulyLife:
         return [name for name, c in self.machine.containers.items() if not c.ended]
 
     def go_on(self) -> bool:
-        """Whatever happens next where all goes well; False when nothing does."""
+        """Whatever happens next where all goes well; False when nothing does.
+
+        The look at the image from time to time is no event: it goes on for ever.
+        """
         if self.machine.finished:
             return False
         started = ServicePhase.STARTED
@@ -175,8 +180,8 @@ class UnrulyLife:
             self.answer(self.machine.in_flight.pop(key), Lucky())
         elif unready:
             self.notify(unready[0])
-        elif self.machine.timers:
-            self.fire(min(self.machine.timers, key=lambda timer: self.machine.timers[timer]))
+        elif timers := [t for t in self.machine.timers if t.kind is not TimerKind.IMAGE]:
+            self.fire(min(timers, key=lambda timer: self.machine.timers[timer]))
         else:
             return False
         return True

@@ -11,10 +11,13 @@ from extsloader.model import effects as fx
 from extsloader.model.effects import Effect
 from extsloader.model.events import TimerId
 from extsloader.model.ids import Digest, ServiceName, SourceId
+from extsloader.model.reasons import Code, Problem
 from extsloader.model.source import Source
 from extsloader.model.world import ServicePhase, World
 
-AboutImage = fx.MountImage | fx.UnmountImage | fx.DropImage
+AboutImage = fx.MountImage | fx.UnmountImage | fx.CheckImage | fx.DropImage
+
+DAMAGE = Problem(Code.VERITY, "cannot trust it")
 AboutService = fx.CreateService | fx.StartService | fx.RemoveService | fx.CheckReady
 
 SETTLED = {ServicePhase.READY, ServicePhase.FINISHED}
@@ -47,6 +50,7 @@ class UnrulyMachine:
     vouched: dict[SourceId, int] = field(default_factory=dict)  # visit that was verified
     verified: set[Digest] = field(default_factory=set)
     mounted: set[Digest] = field(default_factory=set)
+    damaged: set[Digest] = field(default_factory=set)  # of which a bad block was read
     layers: set[ServiceName] = field(default_factory=set)  # services with mounts of their own
     containers: dict[ServiceName, Container] = field(default_factory=dict)
     in_flight: dict[Hashable, Effect] = field(default_factory=dict)
@@ -66,7 +70,7 @@ class UnrulyMachine:
         match effect:
             case fx.ListSources() | fx.Probe() | fx.Verify() | fx.CancelHelper():
                 self._obey_about_source(effect)
-            case fx.MountImage() | fx.UnmountImage() | fx.DropImage():
+            case fx.MountImage() | fx.UnmountImage() | fx.CheckImage() | fx.DropImage():
                 self._obey_about_image(effect, world)
             case fx.CreateService() | fx.StartService() | fx.RemoveService() | fx.CheckReady():
                 self._obey_about_service(effect, world)
@@ -91,7 +95,12 @@ class UnrulyMachine:
                 assert image.digest in self.verified, "nobody vouches for this image"
                 assert image.digest not in self.mounted
                 self._begin(("image", image.digest), effect)
+            case fx.CheckImage(digest):
+                assert digest in self.mounted
+                self._begin(("image", digest), effect)
             case fx.UnmountImage(digest):
+                told = world.images[digest].damage is not None
+                assert effect.drop == told, "what is damaged must not be used again"
                 assert not self.layers, f"unmounted under the mounts of {self.layers}"
                 assert not self.containers, f"unmounted under {self.containers}"
                 self._begin(("image", digest), effect)
@@ -110,6 +119,10 @@ class UnrulyMachine:
                 self._finish()
             case _:
                 assert isinstance(effect, fx.Record)
+
+    def find_damage(self, digest: Digest, problem: Problem | None) -> Problem | None:
+        """What a check of the image says, if it does not fail."""
+        return problem or (DAMAGE if digest in self.damaged else None)
 
     def remove(self, service: ServiceName, *, unmount: bool) -> None:
         """Its container goes, however badly that went, and so do its mounts when they shall."""

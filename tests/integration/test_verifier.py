@@ -22,7 +22,7 @@ from extsloader.model.helper import Request
 from extsloader.model.ids import SourceId
 from extsloader.model.reasons import Code
 from extsloader.model.settings import Timeouts
-from extsloader.model.source import FsType, Source, SourceKind, device_generation
+from extsloader.model.source import Filters, FsType, Source, SourceKind, device_generation
 from extsloader.verify.pipeline import verify
 from tests.fakes import images
 from tests.fakes.images import file_source, names
@@ -93,6 +93,7 @@ def verifier(tmp_path: Path, keys: str) -> Verifier:
         store=str(tmp_path / "store"),
         machine=images.MACHINE,
         timeouts=Timeouts(),
+        files=Filters().files,
         wall=lambda: 1_800_000_000.0,
         python=sys.executable,
     )

@@ -1,11 +1,13 @@
 """The image itself: loop device, squashfs, and the way back."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-from extsloader.adapters.mounts import loop, mountinfo
+from extsloader.adapters.mounts import loop, mountinfo, verity
 from extsloader.adapters.mounts.directories import make, remove_empty
 from extsloader.adapters.mounts.mountinfo import Mount
+from extsloader.adapters.mounts.programs import settle_udev
 from extsloader.adapters.mounts.reasons import in_words
 from extsloader.adapters.mounts.syscalls import (
     MS_NODEV,
@@ -27,13 +29,13 @@ def mountpoint(run: str, digest: Digest) -> str:
     return f"{run}/images/{short(digest)}"
 
 
-def mount_image(image: StoredImage, descriptor: int, run: str) -> str:
+def mount_image(image: StoredImage, descriptor: int, run: str, *, checked: bool) -> str:
     """As `MountPort.mount_image`."""
     target = mountpoint(run, image.digest)
     found = mountinfo.top(mountinfo.read(target), target)
     if found is None:
-        _mount_fresh(image, descriptor, run, target)
-    elif not _is_of(found, descriptor):
+        _mount_fresh(image, descriptor, run, target, checked=checked)
+    elif checked != verity.is_of(found.source, image.digest) or not _is_of(found, descriptor):
         raise MachineError(
             Code.MOUNT,
             f"mount the image {short(image.digest)}",
@@ -43,13 +45,13 @@ def mount_image(image: StoredImage, descriptor: int, run: str) -> str:
     return target
 
 
-def _mount_fresh(image: StoredImage, descriptor: int, run: str, target: str) -> None:
+def _mount_fresh(
+    image: StoredImage, descriptor: int, run: str, target: str, *, checked: bool
+) -> None:
     digest = short(image.digest)
     try:
         make(target, 0o700)
-        # Only the squashfs itself: what follows it (hash tree, trailer) is none of its business.
-        size = image.manifest.image.verity.hash_offset
-        with loop.attached(descriptor, size, f"extsloader:{digest}") as node:
+        with _device(image, descriptor, checked=checked) as node:
             _mount_squashfs(node, target, digest)
     except OSError as error:
         remove_empty(run, target)
@@ -59,6 +61,19 @@ def _mount_fresh(image: StoredImage, descriptor: int, run: str, target: str) -> 
     except MachineError:
         remove_empty(run, target)
         raise
+
+
+@contextmanager
+def _device(image: StoredImage, descriptor: int, *, checked: bool) -> Iterator[str]:
+    spec = image.manifest.image
+    # Without dm-verity what follows the squashfs (hash tree, trailer) is none of its business.
+    size = spec.size if checked else spec.verity.hash_offset
+    with loop.attached(descriptor, size, f"extsloader:{short(spec.digest)}") as node:
+        if not checked:
+            yield node
+            return
+        with verity.opened(node, spec.verity, spec.digest) as mapped:
+            yield mapped
 
 
 def _mount_squashfs(node: str, target: str, digest: str) -> None:
@@ -80,19 +95,23 @@ def unmount_image(digest: Digest, run: str) -> None:
     target = mountpoint(run, digest)
     found = mountinfo.top(mountinfo.read(target), target)
     if found is not None:
-        _unmount(found)
+        _unmount(found, digest)
     remove_empty(run, target)
 
 
-def _unmount(found: Mount) -> None:
-    file = loop.backing_file(found.source)
+def _unmount(found: Mount, digest: Digest) -> None:
+    node = verity.find_loop(found.source)
+    file = loop.backing_file(node)
     unmount(found.target)
+    verity.close(digest)
     # Overlays on the image keep the file system, and with it the device, although its own mount
     # is gone. By now the number may also serve another file.
-    if file and loop.backing_file(found.source) == file:
+    if file and loop.backing_file(node) == file:
+        settle_udev()
+    if file and loop.backing_file(node) == file:
         raise MachineError(
             Code.MOUNT,
-            f"release {found.source}",
+            f"release {node}",
             f"{found.target} is unmounted, but something still uses {file}",
             "overlays on the image or another mount namespace hold it; it goes with them",
         )
@@ -100,5 +119,7 @@ def _unmount(found: Mount) -> None:
 
 def _is_of(found: Mount, descriptor: int) -> bool:
     with suppress(OSError):
-        return found.fs_type == "squashfs" and loop.shows(found.source, descriptor)
+        return found.fs_type == "squashfs" and loop.shows(
+            verity.find_loop(found.source), descriptor
+        )
     return False

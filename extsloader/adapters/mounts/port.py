@@ -7,6 +7,7 @@ from threading import Lock
 from extsloader.adapters.mounts import bundles, images, steps
 from extsloader.adapters.mounts.directories import remove_empty
 from extsloader.adapters.mounts.unmounting import leftovers, raise_all, unmount_all
+from extsloader.adapters.mounts.verity import check, close_others
 from extsloader.model.errors import MachineError
 from extsloader.model.ids import Digest, short
 from extsloader.model.manifest import Service, StoredImage
@@ -21,9 +22,16 @@ class Mounts:
         # Services share parent directories: one must not remove what another is about to use.
         self._one_step = Lock()
 
-    def mount_image(self, image: StoredImage, descriptor: int) -> str:
-        """Mount at `<run>/images/<12 digits>`. Raises MachineError(E_MOUNT or E_IMAGE_FS)."""
-        return images.mount_image(image, descriptor, self._run)
+    def mount_image(self, image: StoredImage, descriptor: int, *, verity: bool = False) -> str:
+        """Mount at `<run>/images/<12 digits>`.
+
+        Raises MachineError(E_MOUNT, E_IMAGE_FS, E_VERITY or E_TIMEOUT).
+        """
+        return images.mount_image(image, descriptor, self._run, checked=verity)
+
+    def check_image(self, digest: Digest) -> None:
+        """Raises MachineError(E_VERITY), or E_MOUNT or E_TIMEOUT when veritysetup cannot tell."""
+        check(digest)
 
     def unmount_image(self, digest: Digest) -> None:
         """Raises MachineError(E_MOUNT): in use, or unmounted and its loop device still held."""
@@ -51,6 +59,7 @@ class Mounts:
         """Every path of an image's mounts holds its 12 digits. Raises MachineError(E_MOUNT)."""
         others = [m for m in leftovers(self._run) if not keep or short(keep) not in m.target]
         unmount_all(tuple(others), self._run)
+        close_others(keep)
         for mount in others:  # the directory of a bundle was made for its root file system
             remove_empty(self._run, str(Path(mount.target).parent))
 

@@ -47,7 +47,11 @@ def make_bytecode(tree: Mapping[str, Node], python: str, scratch: Path) -> Tree:
         if path == program or path.startswith(places) or _LIBRARY.fullmatch(path)
     ]
     _extract({path: tree[path] for path in needed}, root)
-    sources = [path for path in sorted(needed) if path.startswith(places) and path.endswith(".py")]
+    sources = [
+        path
+        for path in sorted(needed)
+        if path.startswith(places) and path.endswith(".py") and tree[path].kind is Kind.FILE
+    ]
     with ThreadPoolExecutor(_JOBS) as pool:
         # Each interpreter gets the same files in the same order in every build: byte code may
         # depend on which strings the interpreter has met before.

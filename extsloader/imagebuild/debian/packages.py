@@ -52,7 +52,7 @@ def close(
     todo, closed = list(packages), set[str]()
     while todo:
         name = todo.pop()
-        if name in closed or name in exclude:
+        if name in closed or name.strip("<>") in exclude:
             continue
         closed.add(name)
         todo += needs.get(name, ())

@@ -34,6 +34,15 @@ class Python(BaseModel):
     bytecode: bool = Field(default=True, description="also of the standard library")
 
 
+class KernelParts(BaseModel):
+    """What is taken of a kernel package; modules with those that they need."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    modules: list[str] = Field(description="names of modules for the root file system")
+    initramfs: list[str] = Field(description="names of modules that reach it")
+
+
 class RecipeFile(BaseModel):
     """The content of `recipe.yaml`."""
 
@@ -42,10 +51,13 @@ class RecipeFile(BaseModel):
     packages: list[str] = Field(min_length=1, description="closed over Depends and Pre-Depends")
     exclude: list[str] = Field(default=[], description="left out with what only they need")
     prune: list[Inside] = Field(default=[], description="globs of paths to leave out")
+    keep: list[Inside] = Field(default=[], description="globs of paths that stay in any case")
     users: dict[str, int] = Field(default={}, description="names for numeric ids, for getpwuid(3)")
+    groups: dict[str, int] = Field(default={}, description="more names for groups")
     directories: dict[Inside, int] = Field(default={}, description="more directories, their owner")
     links: dict[Inside, str] = Field(default={}, description="more symbolic links, their target")
     python: Python | None = Field(default=None, description="Python projects to add")
+    kernel: KernelParts | None = Field(default=None, description="makes an image of a kernel")
     config: Container = Field(description="what LinuxKit's label org.mobyproject.config holds")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from extsloader.imagebuild.debian.archive import check_digest
 from extsloader.imagebuild.debian.bytecode import make_bytecode
+from extsloader.imagebuild.debian.kernel import make_kernel
 from extsloader.imagebuild.debian.packages import Deb
 from extsloader.imagebuild.debian.recipe import Recipe
 from extsloader.imagebuild.debian.wheels import Wheel, find_target, unpack_wheels
@@ -53,6 +54,8 @@ def make_rootfs(recipe: Recipe, ingredients: Ingredients, cache: Path, scratch: 
     with ThreadPoolExecutor() as pool:
         trees = pool.map(lambda deb: _unpack(cache / deb.file_name, deb, scratch), debs)
         packages: Tree = {path: node for tree in trees for path, node in tree.items()}
+    if recipe.kernel:
+        return make_kernel(apply_recipe(packages, recipe), recipe.kernel, scratch)
     tree = apply_recipe(packages | unpack_wheels(ingredients.wheels, scratch), recipe)
     if recipe.python and recipe.python.bytecode and ingredients.architecture == ARCHITECTURE:
         tree |= make_bytecode(tree, find_target(debs, ARCHITECTURE).python, scratch)
@@ -61,13 +64,13 @@ def make_rootfs(recipe: Recipe, ingredients: Ingredients, cache: Path, scratch: 
 
 def apply_recipe(packages: Mapping[str, Node], recipe: Recipe) -> Tree:
     """Everything after unpacking: what the recipe names last wins."""
-    tree = dict(packages) | _accounts({"root": 0} | recipe.users)
+    tree = dict(packages) | _accounts({"root": 0} | recipe.users, recipe.groups)
     tree |= {path: own(DIRECTORY, owner) for path, owner in recipe.directories.items()}
     tree |= {
         path: Node(kind=Kind.LINK, mode=0o777, target=target)
         for path, target in recipe.links.items()
     }
-    tree = prune(merge_usr(tree), (*_NEVER_NEEDED, *recipe.prune), keep=_LICENCES)
+    tree = prune(merge_usr(tree), (*_NEVER_NEEDED, *recipe.prune), keep=(*_LICENCES, *recipe.keep))
     return tree | merge_usr(read_directory(recipe.files))
 
 
@@ -80,9 +83,9 @@ def _unpack(path: Path, deb: Deb, scratch: Path) -> Tree:
     return read_tar(tar)
 
 
-def _accounts(users: Mapping[str, int]) -> Tree:
+def _accounts(users: Mapping[str, int], groups: Mapping[str, int]) -> Tree:
     passwd = "".join(f"{name}:x:{uid}:{uid}::/:/bin/false\n" for name, uid in users.items())
-    group = "".join(f"{name}:x:{uid}:\n" for name, uid in users.items())
+    group = "".join(f"{name}:x:{gid}:\n" for name, gid in {**users, **groups}.items())
     return {
         "etc/passwd": Node(kind=Kind.FILE, mode=0o644, content=passwd.encode()),
         "etc/group": Node(kind=Kind.FILE, mode=0o644, content=group.encode()),

@@ -45,7 +45,7 @@ def make_disk(out: Path, contents: Contents, *, raw: bool = False) -> None:
             "PKGS": contents.pkgs,
         }
         disk = out if raw else scratch / "disk.raw"
-        _assemble(disk, [(p, fill.get(p.label)) for p in partitions])
+        assemble(disk, [(p, fill.get(p.label)) for p in partitions])
         if not raw:
             convert = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(disk), str(out)]
             run_tool(convert, f"make {out.name}")
@@ -79,7 +79,8 @@ def _directory(scratch: Path, name: str) -> Path:
     return path
 
 
-def _assemble(disk: Path, parts: Iterable[tuple[Partition, Path | None]]) -> None:
+def assemble(disk: Path, parts: Iterable[tuple[Partition, Path | None]]) -> None:
+    """Make a raw disk of partitions and what fills them. Raises MachineError, SettingsError."""
     parts = list(parts)
     partitions = [partition for partition, _ in parts]
     starts, size = place(partitions)

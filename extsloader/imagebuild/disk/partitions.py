@@ -1,25 +1,23 @@
 """Partitions of disks, read, replaced and made without mounting anything."""
 
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryDirectory
 
 from extsloader.image.superblock import Partition, read_partition
+from extsloader.imagebuild.disk.image import assemble
+from extsloader.imagebuild.disk.table import MIB, Sizes, plan_table
 from extsloader.imagebuild.tools import run_tool
 from extsloader.model.errors import MachineError
 from extsloader.model.reasons import Code
 
-_MIB = 1 << 20  # our disks' partitions, and EVE's, begin and end at whole ones
-_SECTOR = 512
 _ENTRIES = 128  # of the usual table, which lies in the first MiB
-_LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
-_EVE_PERSIST = "5F24425A-2DFA-11E8-A270-7B663FACCC2C"
 
 
 def find_partition(disk: Path, label: str) -> Partition:
     """The partition of that name. Raises MachineError where there is none."""
     with TemporaryDirectory(prefix="mkext-") as folder:
         head = Path(folder, "head")
-        _copy(disk, head, 0, _MIB)
+        _copy(disk, head, 0, MIB)
         table = head.read_bytes()
     partitions = (
         read_partition(lambda offset, length: table[offset : offset + length], number + 1)
@@ -49,38 +47,22 @@ def replace_partition(disk: Path, label: str, content: Path) -> None:
 
 
 def _copy(disk: Path, out: Path, first: int, end: int) -> None:
-    """`qemu-img dd` counts blocks from the start of the disk."""
-    blocks = [f"bs={_MIB}", f"skip={first // _MIB}", f"count={end // _MIB}"]
+    """`qemu-img dd` counts blocks from the start; partitions begin and end at whole MiB."""
+    blocks = [f"bs={MIB}", f"skip={first // MIB}", f"count={end // MIB}"]
     argv = ["qemu-img", "dd", "-f", "qcow2", "-O", "raw", *blocks, f"if={disk}", f"of={out}"]
     run_tool(argv, f"read {disk}")
 
 
-def make_partitioned(out: Path, label: str, content: Path) -> None:
-    """A raw disk with one partition that holds a file. Raises MachineError."""
-    mebibytes = -(-content.stat().st_size // _MIB)
-    _partition(out, label, _LINUX, mebibytes * _MIB)
-    argv = ["dd", f"if={content}", f"of={out}", f"bs={_MIB}", "seek=1", "conv=notrunc,sparse"]
-    run_tool(argv, f"write {out}")
+def make_pkgs_disk(out: Path, image: Path) -> None:
+    """A raw disk with one partition, PKGS, that holds an image. Raises MachineError."""
+    size = -(-image.stat().st_size // MIB) * MIB
+    (partition,) = plan_table(Sizes(efi=0, imga=0, config=0, pkgs=size))
+    assemble(out, [(partition, image)])
 
 
-def make_persist(out: Path, size: int) -> None:
-    """A raw disk with an empty ext4 in a partition P3, as EVE names it; sparse."""
-    _partition(out, "P3", _EVE_PERSIST, size)
-    argv = ["mke2fs", "-q", "-F", "-t", "ext4", "-E", f"offset={_MIB}", str(out), f"{size >> 10}k"]
-    run_tool(argv, f"write {out}")
-
-
-def _partition(out: Path, label: str, kind: str, size: int) -> None:
-    with out.open("wb") as file:
-        file.truncate(size + 2 * _MIB)
-    first, sectors = _MIB // _SECTOR, size // _SECTOR
-    with TemporaryFile() as script:
-        script.write(
-            f'label: gpt\nstart={first}, size={sectors}, type={kind}, name="{label}"\n'.encode()
-        )
-        script.seek(0)
-        run_tool(
-            ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", str(out)],
-            f"partition {out}",
-            stdin=script,
-        )
+def make_persist_disk(out: Path, size: int) -> None:
+    """A raw, sparse disk with an empty ext4 in a partition P3. Raises MachineError."""
+    (partition,) = plan_table(Sizes(efi=0, imga=0, config=0, persist=size))
+    assemble(out, [(partition, None)])
+    argv = ["mke2fs", "-q", "-F", "-t", "ext4", "-E", f"offset={MIB}", str(out), f"{size >> 10}k"]
+    run_tool(argv, f"make a file system on {out}")

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from extsloader.imagebuild.disk.boot_files import extract_kernel, with_words
 from extsloader.imagebuild.disk.partitions import (
     copy_partition,
-    make_partitioned,
-    make_persist,
+    make_persist_disk,
+    make_pkgs_disk,
     replace_partition,
 )
 from extsloader.imagebuild.disk.qemu import (
@@ -72,7 +72,7 @@ def make_source(via: Via, image: Path, folder: Path) -> Path:
             return stick
         case Via.PARTITION:
             disk = folder / "pkgs.disk"
-            make_partitioned(disk, "PKGS", image)
+            make_pkgs_disk(disk, image)
             return disk
         case Via.VIRTIO | Via.USB:
             return image
@@ -82,7 +82,7 @@ def _plan(args: Namespace, accelerator: Accelerator, folder: Path) -> list[str]:
     disk = _with_config(args.disk, args.conf, folder) if args.conf else args.disk
     kernel = with_words(extract_kernel(disk, folder), args.append) if args.append else None
     if args.persist and not args.persist.exists():
-        make_persist(args.persist, _PERSIST_SIZE)
+        make_persist_disk(args.persist, _PERSIST_SIZE)
     machine = Machine(
         disk=disk, write=args.write, memory=args.memory, cpus=args.cpus,
         kernel=kernel, persist=args.persist,

@@ -61,6 +61,47 @@ def test_the_hypervisor_is_set_found_or_kvm(
     assert read_machine(Settings(hypervisor=setting), root).hypervisor == hypervisor
 
 
+def test_dm_verity_needs_its_program_a_target_and_a_kernel_that_lets_us(tmp_path: Path) -> None:
+    root = host(tmp_path)
+
+    def missing() -> str:
+        return read_machine(Settings(), root).no_verity
+
+    assert "there is no program veritysetup" in missing()
+    program = root / "usr/sbin/veritysetup"
+    program.parent.mkdir(parents=True)
+    program.touch(0o755)
+    assert missing() == "this kernel has no dm-verity"
+    (root / "sys/module/dm_verity").mkdir(parents=True)
+    assert missing() == ""
+    control = root / "dev/mapper/control"
+    control.parent.mkdir(parents=True)
+    control.symlink_to("control")
+    assert missing().startswith("device-mapper cannot be used: too many levels of symbolic links")
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "there"),
+    [
+        ("modules.builtin", "kernel/drivers/md/dm-verity.ko", True),
+        ("modules.dep", "kernel/drivers/md/dm-verity.ko.xz: kernel/drivers/md/dm-bufio.ko", True),
+        ("modules.dep", "kernel/x.ko: kernel/drivers/md/dm-verity.ko", False),
+        ("modules.dep", "kernel/drivers/md/dm-verity-loadpin.c:", False),
+    ],
+)
+def test_the_target_may_be_built_in_or_wait_to_be_loaded(
+    tmp_path: Path, name: str, line: str, *, there: bool
+) -> None:
+    root = host(tmp_path)
+    program = root / "sbin/veritysetup"
+    program.parent.mkdir()
+    program.touch(0o755)
+    modules = root / "lib/modules" / os.uname().release
+    modules.mkdir(parents=True)
+    (modules / name).write_text(f"kernel/a.ko:\n{line}\nkernel/z.ko:\n")
+    assert (read_machine(Settings(), root).no_verity == "") == there
+
+
 def test_this_machine_can_be_read() -> None:
     machine = read_machine(Settings())
     kernel = os.uname().machine

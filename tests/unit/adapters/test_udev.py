@@ -95,6 +95,17 @@ def test_a_loop_device_says_which_file_it_shows(sysfs: Sysfs) -> None:
     assert sysfs.sources()[0].backing_file == "/persist/a \N{REPLACEMENT CHARACTER}.img (deleted)"
 
 
+def test_so_does_a_mapping_that_lies_on_it(sysfs: Sysfs) -> None:
+    loop = sysfs.add("loop0", devno="7:0", removable="0")
+    (loop / "loop").mkdir()
+    (loop / "loop/backing_file").write_text("/persist/a.img\n")
+    mapping = sysfs.add("dm-0", devno="254:0", removable="0")
+    (mapping / "slaves").mkdir()
+    (mapping / "slaves/loop0").symlink_to(loop)
+
+    assert {source.backing_file for source in sysfs.sources()} == {"/persist/a.img"}
+
+
 @pytest.mark.parametrize("missing", ["dev", "size", "removable"])
 def test_a_device_that_vanishes_while_it_is_read_is_gone(sysfs: Sysfs, missing: str) -> None:
     directory = sysfs.add("sda", removable="1")

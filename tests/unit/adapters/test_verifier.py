@@ -20,7 +20,7 @@ from extsloader.model.ids import SourceId
 from extsloader.model.machine import Machine
 from extsloader.model.reasons import Code
 from extsloader.model.settings import Timeouts
-from extsloader.model.source import FsType, Source, SourceKind, Superblock
+from extsloader.model.source import Filters, FsType, Source, SourceKind, Superblock
 from tests.fakes.images import names
 
 SOURCE = Source(id=SourceId("/dev/extst", "1"), kind=SourceKind.DEVICE, size=4096, devno="7:0")
@@ -56,6 +56,7 @@ def helper(tmp_path: Path, *lines: str, timeout: float = 10.0) -> Verifier:
         store="/store",
         machine=Machine(arch="amd64"),
         timeouts=Timeouts(probe=timeout, verify=timeout),
+        files=Filters().files,
         wall=lambda: 7.0,
         python=str(script),
     )

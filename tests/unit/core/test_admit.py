@@ -32,6 +32,9 @@ IMAGE = Superblock(
 )
 
 
+VFAT = Superblock(fs_type=FsType.VFAT, label="STICK", file="rootfs-pkgs.img")
+
+
 def unprobed(source: Source, filters: Filters = Filters()) -> Problem | None:  # noqa: B008 - frozen
     return refuse_unprobed(source, filters, STORE)
 
@@ -121,7 +124,6 @@ def test_other_loop_devices_are_sources(path: str) -> None:
 @pytest.mark.parametrize(
     ("fs_type", "got"),
     [
-        (FsType.VFAT, "vfat"),
         (FsType.EXT, "ext4"),
         (FsType.GPT, "a partition table"),
         (FsType.UNKNOWN, "nothing known"),
@@ -132,15 +134,15 @@ def test_other_file_systems_are_left_alone(fs_type: FsType, got: str, source: So
     problem = refuse_probed(source, Superblock(fs_type=fs_type), Filters())
     assert problem is not None
     assert problem.code is Code.FS_TYPE
-    assert problem.message.endswith(f"expected squashfs, got {got}")
+    assert problem.message.endswith(f"expected squashfs or vfat, got {got}")
 
 
-def test_several_file_systems_may_be_wanted() -> None:
-    filters = Filters(fs_types=(FsType.SQUASHFS, FsType.VFAT))
-    assert refuse_probed(STICK, Superblock(fs_type=FsType.VFAT), filters) is None
-    problem = refuse_probed(STICK, Superblock(fs_type=FsType.EXT), filters)
+def test_fewer_file_systems_may_be_wanted() -> None:
+    filters = Filters(fs_types=(FsType.SQUASHFS,))
+    assert refuse_probed(STICK, IMAGE, filters) is None
+    problem = refuse_probed(STICK, VFAT, filters)
     assert problem is not None
-    assert problem.message == "cannot use /dev/sdb1: expected squashfs or vfat, got ext4"
+    assert problem.message == "cannot use /dev/sdb1: expected squashfs, got vfat"
 
 
 @pytest.mark.parametrize(
@@ -205,3 +207,26 @@ def test_without_filters_on_names_only_the_file_system_counts(
 ) -> None:
     refused = refuse_probed(source, superblock, Filters()) is not None
     assert refused == (superblock.fs_type is not FsType.SQUASHFS)
+
+
+def test_a_vfat_with_an_image_is_verified_and_any_other_stick_is_left_alone() -> None:
+    filters = Filters(files=("a.img", "b.img"))
+
+    assert refuse_probed(STICK, VFAT, filters) is None
+    assert refuse_probed(STICK, replace(VFAT, file=""), filters) == Problem(
+        Code.FILTER,
+        "cannot use /dev/sdb1: expected a.img or b.img, got other files only",
+        "the configured filter files decides this",
+    )
+    wrong_label = refuse_probed(STICK, VFAT, Filters(labels=("EVE",)))
+    assert wrong_label is not None
+    assert '"STICK"' in wrong_label.message
+
+
+def test_the_partitions_of_the_device_itself_are_left_alone() -> None:
+    own = replace(IMAGE, partition_label="IMGB")
+
+    assert refuse_probed(STICK, own, Filters(ignored_partition_labels=())) is None
+    problem = refuse_probed(STICK, own, Filters())
+    assert problem is not None
+    assert problem.message == 'cannot use /dev/sdb1: expected another partition label, got "IMGB"'

@@ -34,6 +34,14 @@ def with_image(phase: ImagePhase) -> World:
     return builders.world(images={IMAGE.digest: Image(stored=IMAGE, source=STICK.id, phase=phase)})
 
 
+def test_damage_is_told_with_its_reason_and_once() -> None:
+    good = with_image(ImagePhase.MOUNTED)
+    bad = builders.world(images={IMAGE.digest: replace(good.images[IMAGE.digest], damage=NO)})
+    (change,) = find_changes(good, bad, builders.moment())
+    assert (change.old, change.new, change.code) == ("mounted", "damaged", NO.code)
+    assert lines(bad, replace(bad, images=dict(bad.images))) == []
+
+
 def test_nothing_is_said_when_nothing_changed() -> None:
     world = worlds.running(builders.service("a"))
     assert lines(world, world) == []

@@ -11,6 +11,7 @@ from extsloader.model import events as ev
 from extsloader.model.errors import IllegalTransitionError
 from extsloader.model.events import Cause, CauseKind, Event, TimerId, TimerKind
 from extsloader.model.ids import ServiceName
+from extsloader.model.machine import Machine
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.settings import Settings
 from extsloader.model.world import CandidatePhase, ImagePhase, ServicePhase, World
@@ -117,6 +118,24 @@ def test_an_image_that_cannot_be_mounted_gives_way_to_the_next_best() -> None:
     assert fx.MountImage(better) in chosen.effects
     step = tell(chosen.world, ev.ImageFailed(better.digest, NO))
     assert step.effects == (fx.MountImage(IMAGE),)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ev.ServiceExited(A, 1, Cause(CauseKind.SIGNAL, 7)),
+        ev.ServiceFailed(A, 1, NO),
+        ev.TimerFired(TimerId(TimerKind.IMAGE)),
+    ],
+)
+def test_dm_verity_is_asked_when_a_service_ends_and_from_time_to_time(event: Event) -> None:
+    started = worlds.running(builders.service("a"), a=ServicePhase.STARTING)
+    world = replace(started, machine=Machine(arch="amd64", no_verity=""))
+    asked = tell(world, event)
+    assert fx.CheckImage(IMAGE.digest) in asked.effects
+    damage = Problem(Code.VERITY, "cannot trust it: a bad block")
+    answered = tell(asked.world, ev.ImageChecked(IMAGE.digest, damage))
+    assert answered.world.images[IMAGE.digest].damage == damage
 
 
 def test_a_surprise_is_remembered_and_the_agent_lives_on() -> None:

@@ -10,8 +10,10 @@ from extsloader.model import effects as fx
 from extsloader.model.errors import IllegalTransitionError
 from extsloader.model.events import TimerId, TimerKind
 from extsloader.model.ids import SourceId
+from extsloader.model.machine import Machine
 from extsloader.model.manifest import StoredImage
 from extsloader.model.reasons import Code, Problem
+from extsloader.model.settings import Settings
 from extsloader.model.world import Candidate, CandidatePhase, Image, ImagePhase, ServicePhase, World
 from tests.fakes import builders, worlds
 
@@ -19,6 +21,8 @@ PLACE = SourceId("/dev/sdb", "1")
 OLD, MID, NEW = (builders.stored(builders.service("a"), sequence=n) for n in (1, 2, 3))
 CHOOSE = TimerId(TimerKind.CHOOSE)
 BAD = Problem(Code.IMAGE_FS, "cannot mount it: bad superblock")
+DAMAGE = Problem(Code.VERITY, "cannot trust it: a bad block")
+WITH_VERITY = Machine(arch="amd64", no_verity="")
 
 
 def holding(*stored: StoredImage, phase: ImagePhase = ImagePhase.STORED, **fields: object) -> World:
@@ -170,6 +174,76 @@ def test_reports_about_images_that_do_not_move_are_our_bug() -> None:
         images.take_unmounted(world, OLD.digest, None)
     with pytest.raises(IllegalTransitionError, match="is not known cannot be failed"):
         images.take_failed(world, NEW.digest, BAD)
+
+
+def watched(**fields: object) -> World:
+    """An image is mounted under dm-verity, and the first answer about it has come."""
+    world = holding(OLD, phase=ImagePhase.MOUNTED, active=OLD.digest, machine=WITH_VERITY)
+    image = replace(world.images[OLD.digest], **fields)  # type: ignore[arg-type]
+    return replace(world, images={OLD.digest: image})
+
+
+def test_with_dm_verity_an_image_is_mounted_through_it_and_looked_at() -> None:
+    world = holding(OLD, active=OLD.digest, machine=WITH_VERITY)
+    assert images.move(world).effects == (fx.MountImage(OLD, verity=True),)
+    mounting = holding(OLD, phase=ImagePhase.MOUNTING, active=OLD.digest, machine=WITH_VERITY)
+    assert images.take_mounted(mounting, OLD.digest).effects == (fx.CheckImage(OLD.digest),)
+
+
+def test_a_good_answer_is_asked_for_again_later() -> None:
+    asked = images.check(watched())
+    assert asked.effects == (fx.CheckImage(OLD.digest),)
+    answered = images.take_checked(asked.world, OLD.digest, None)
+    assert answered == Step(watched(), (fx.SetTimer(images.CHECK, images.CHECK_PERIOD),))
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        builders.world(machine=WITH_VERITY),
+        watched(checking=True),
+        watched(damage=DAMAGE),
+        watched(phase=ImagePhase.UNMOUNTING),
+        replace(watched(), stopping=True),
+        replace(watched(), settings=Settings(integrity="store")),
+    ],
+    ids=["no image", "asked already", "known", "unmounting", "stopping", "store"],
+)
+def test_there_is_not_always_something_to_ask(world: World) -> None:
+    assert images.check(world) == Step(world)
+
+
+def test_damage_is_kept_in_mind_and_not_asked_about_again() -> None:
+    step = images.take_checked(watched(checking=True), OLD.digest, DAMAGE)
+    assert step == Step(watched(damage=DAMAGE))
+
+
+def test_an_answer_that_could_not_be_had_is_no_damage() -> None:
+    step = images.take_checked(watched(checking=True), OLD.digest, BAD)
+    assert step.world.images == watched().images
+    assert step.world.problems == (BAD,)
+    assert step.effects == (fx.SetTimer(images.CHECK, images.CHECK_PERIOD),)
+
+
+def test_an_agent_that_stops_asks_no_more_but_waits_for_the_answer() -> None:
+    world = replace(watched(checking=True), stopping=True)
+    assert images.move(world) == Step(world)
+    answered = images.take_checked(world, OLD.digest, None)
+    assert answered.effects == ()
+    assert images.move(answered.world).effects == (fx.UnmountImage(OLD.digest),)
+
+
+def test_a_damaged_image_is_dropped_with_its_mount_and_forgotten() -> None:
+    step = images.move(replace(watched(damage=DAMAGE), stopping=True))
+    assert step.effects == (fx.UnmountImage(OLD.digest, drop=True),)
+    assert images.take_unmounted(step.world, OLD.digest, None).world.images == {}
+
+
+def test_nobody_is_told_what_he_did_not_ask() -> None:
+    with pytest.raises(IllegalTransitionError, match="nobody asked about"):
+        images.take_checked(watched(), OLD.digest, None)
+    with pytest.raises(IllegalTransitionError, match="nobody asked about"):
+        images.take_checked(watched(), NEW.digest, None)
 
 
 def test_nothing_is_wanted_of_an_agent_that_stops() -> None:

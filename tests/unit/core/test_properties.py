@@ -133,6 +133,11 @@ class Life(RuleBasedStateMachine):
     def let_time_pass(self, data: st.DataObject) -> None:
         self.life.fire(Drawn(data).pick(list(self.life.machine.timers)))
 
+    @precondition(lambda self: self.life.machine.mounted)
+    @rule()
+    def damage_the_disk(self) -> None:
+        self.life.machine.damaged |= self.life.machine.mounted
+
     @precondition(lambda self: self.life.living())
     @rule(data=DATA, cause=CAUSES)
     def end_a_service(self, data: st.DataObject, cause: Cause) -> None:
@@ -177,7 +182,8 @@ class Life(RuleBasedStateMachine):
             e.source.id for e in flying.values() if isinstance(e, fx.Probe | fx.Verify)
         }
         for digest, image in self.life.world.images.items():
-            awaited = AWAITED_IMAGE.get(image.phase, type(None))
+            idle = fx.CheckImage if image.checking else type(None)
+            awaited = AWAITED_IMAGE.get(image.phase, idle)
             assert isinstance(flying.get(("image", digest)), awaited)
         for name, state in self.life.world.services.items():
             order = AWAITED_SERVICE.get(state.phase, type(None))
@@ -202,6 +208,15 @@ class Life(RuleBasedStateMachine):
             or TimerId(TimerKind.CHOOSE) in timers
             or self.life.world.overdue
         )
+
+    @precondition(lambda self: not self.life.world.stopping)
+    @invariant()
+    def a_mounted_image_is_watched_until_its_damage_is_known(self) -> None:
+        waits = TimerId(TimerKind.IMAGE) in self.life.machine.timers
+        for digest, image in self.life.world.images.items():
+            if image.phase is ImagePhase.MOUNTED:
+                assert image.checking or waits or image.damage
+            assert not image.damage or digest in self.life.machine.damaged
 
     @invariant()
     def nothing_of_an_idle_service_is_there(self) -> None:

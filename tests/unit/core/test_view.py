@@ -7,6 +7,7 @@ import pytest
 from extsloader.core import view
 from extsloader.core.candidates import UNDECIDED
 from extsloader.model.events import Cause, CauseKind
+from extsloader.model.machine import Machine
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.settings import Settings
 from extsloader.model.status import AgentState, CandidateStatus, ServiceStatus
@@ -114,6 +115,35 @@ def test_only_so_many_services_are_named() -> None:
     services = [builders.service(name) for name in "abcde"]
     world = worlds.running(*services, **dict.fromkeys("abcde", P.PARKED))
     assert view.judge(world)[1] == "a is parked, b is parked, c is parked and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("phase", "state", "reason"),
+    [
+        (P.READY, AgentState.DEGRADED, "cannot trust it; all 1 services are ready"),
+        (P.STARTED, AgentState.DEGRADED, "cannot trust it; 0 of 1 services are ready"),
+        (P.PARKED, AgentState.FAILED, "essential a is parked; cannot trust it"),
+    ],
+)
+def test_a_damaged_image_is_the_first_thing_to_know(
+    phase: P, state: AgentState, reason: str
+) -> None:
+    world = worlds.running(builders.service("a", essential=True), a=phase)
+    damaged = {digest: replace(image, damage=NO) for digest, image in world.images.items()}
+    snapshot = view.take_snapshot(replace(world, images=damaged), builders.moment())
+    assert (snapshot.state, snapshot.reason) == (state, reason)
+    assert snapshot.problems == (NO,)
+    assert snapshot.image
+    assert snapshot.image.phase == "damaged"
+
+
+@pytest.mark.parametrize(("no_verity", "word"), [("", "verity"), ("none", "store")])
+def test_the_integrity_is_said_in_one_word(no_verity: str, word: str) -> None:
+    machine = Machine(arch="amd64", no_verity=no_verity)
+    world = replace(worlds.running(builders.service("a")), machine=machine)
+    image = view.take_snapshot(world, builders.moment()).image
+    assert image
+    assert image.integrity == word
 
 
 def test_without_an_image_there_is_none_to_show() -> None:

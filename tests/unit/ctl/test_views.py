@@ -71,6 +71,13 @@ def test_an_image_whose_stick_was_pulled() -> None:
     assert "from /dev/sdb1 (taken out), kept in store\n" in text
 
 
+def test_an_image_that_is_read_through_dm_verity() -> None:
+    assert READY.image is not None
+    image = replace(READY.image, integrity="verity", keys=())
+    text = views.show_status(replace(READY, image=image), NOW, PLAIN)
+    assert "from /dev/sdb1, kept in store, read through dm-verity\n" in text
+
+
 def test_candidates_that_are_fine_or_none_of_ours_are_not_mentioned_in_the_status() -> None:
     ignored = CandidateStatus(
         device="/dev/sda", generation="1", verdict="ignored", code=Code.FILTER

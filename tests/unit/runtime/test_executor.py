@@ -99,6 +99,21 @@ async def test_an_image_is_probed_verified_mounted_unmounted_and_dropped(shell: 
     assert f"drop {IMAGE.digest}" in shell.machine.calls
 
 
+async def test_an_image_is_checked_and_dropped_with_its_mount(shell: Shell) -> None:
+    await shell.ask(fx.Verify(STICK))
+    assert isinstance(await shell.events.get(), ev.Verified)
+    assert isinstance(await shell.ask(fx.MountImage(IMAGE, verity=True)), ev.ImageMounted)
+    assert await shell.ask(fx.CheckImage(IMAGE.digest)) == ev.ImageChecked(IMAGE.digest)
+    shell.machine.damaged.add(IMAGE.digest)
+    checked = await shell.ask(fx.CheckImage(IMAGE.digest))
+    assert isinstance(checked, ev.ImageChecked)
+    assert checked.problem
+    assert checked.problem.code is Code.VERITY
+    unmounted = await shell.ask(fx.UnmountImage(IMAGE.digest, drop=True))
+    assert unmounted == ev.ImageUnmounted(IMAGE.digest)
+    assert not shell.machine.stored
+
+
 async def test_the_loop_goes_on_while_a_large_file_is_deleted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -28,6 +28,7 @@ ANSWERS: list[tuple[Effect, Event]] = [
     (fx.Verify(STICK), ev.Refused(STICK.id, NO)),
     (fx.MountImage(IMAGE), ev.ImageFailed(IMAGE.digest, NO)),
     (fx.UnmountImage(IMAGE.digest), ev.ImageUnmounted(IMAGE.digest, NO)),
+    (fx.CheckImage(IMAGE.digest), ev.ImageChecked(IMAGE.digest, NO)),
     (fx.CreateService(PLAN, 3), ev.ServiceFailed(A, 3, NO)),
     (fx.StartService(A, 3), ev.ServiceFailed(A, 3, NO)),
     (

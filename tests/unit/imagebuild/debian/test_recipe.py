@@ -1,3 +1,4 @@
+import re
 import subprocess
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import pytest
 
 from extsloader.imagebuild.debian.recipe import Recipe, load_images, load_lock, load_recipe
 from extsloader.imagebuild.debian.rootfs import apply_recipe
-from extsloader.imagebuild.linuxkit.definition import load_definition, parse_definition
+from extsloader.imagebuild.linuxkit.definition import parse_definition
 from extsloader.imagebuild.tree import Kind, Node, read_content
 from extsloader.model.errors import SettingsError
 
@@ -77,12 +78,13 @@ def test_a_recipe_adds_users_directories_links_and_files_to_its_packages(tmp_pat
 
 
 def test_every_shipped_image_has_a_recipe_and_a_lock() -> None:
-    definition = load_definition(PROJECT / "images/rootfs_pkgs.yml.in")
+    templates = sorted((PROJECT / "images").glob("rootfs_*.yml.in"))
+    texts = " ".join(template.read_text() for template in templates)
+    placeholders = {name.lower().replace("_", "-") for name in re.findall(r"(\w+)_TAG", texts)}
+    local = set(re.findall(r"extsloader/([a-z0-9-]+):local", texts))
 
-    recipes = load_images(definition, RECIPES).values()
-
-    assert {recipe.name for recipe in recipes} == {path.name for path in RECIPES.iterdir()}
-    for recipe in recipes:
+    assert placeholders | local == {path.name for path in RECIPES.iterdir()}
+    for recipe in map(load_recipe, RECIPES.iterdir()):
         locked = {deb.package for deb in load_lock(recipe, "amd64")}
         assert locked >= set(recipe.packages)
         assert locked.isdisjoint(recipe.exclude)

@@ -5,8 +5,8 @@ import pytest
 from extsloader.image.superblock import read_partition, read_superblock, reader
 from extsloader.imagebuild.disk.partitions import (
     copy_partition,
-    make_partitioned,
-    make_persist,
+    make_persist_disk,
+    make_pkgs_disk,
     replace_partition,
 )
 from extsloader.imagebuild.tools import run_tool
@@ -19,7 +19,7 @@ MIB = 1 << 20
 def test_a_partition_holds_the_file_and_carries_the_name(tmp_path: Path) -> None:
     content, disk = tmp_path / "content", tmp_path / "disk"
     content.write_bytes(b"pkgs" * (MIB // 4) + b"end")
-    make_partitioned(disk, "PKGS", content)
+    make_pkgs_disk(disk, content)
     with disk.open("rb") as file:
         partition = read_partition(reader(file.fileno()), 1)
         assert partition
@@ -31,7 +31,7 @@ def test_a_partition_holds_the_file_and_carries_the_name(tmp_path: Path) -> None
 
 def test_a_persistent_disk_is_empty_and_sparse(tmp_path: Path) -> None:
     disk = tmp_path / "persist"
-    make_persist(disk, 256 * MIB)
+    make_persist_disk(disk, 256 * MIB)
     assert disk.stat().st_blocks * 512 < 32 * MIB
     with disk.open("rb") as file:
         read = reader(file.fileno())
@@ -46,8 +46,8 @@ def test_a_partition_of_a_qcow2_is_read_and_replaced(tmp_path: Path) -> None:
     disk = make_qcow2(tmp_path, b"before" * 1000)
     other, out = tmp_path / "other", tmp_path / "out"
     other.write_bytes(b"after")
-    replace_partition(disk, "CONFIG", other)
-    copy_partition(disk, "CONFIG", out)
+    replace_partition(disk, "PKGS", other)
+    copy_partition(disk, "PKGS", out)
     assert out.stat().st_size == MIB
     assert out.read_bytes().startswith(b"aftere")  # the end of the second "before"
 
@@ -56,14 +56,14 @@ def test_what_does_not_fit_or_is_not_there_is_told(tmp_path: Path) -> None:
     disk, large = make_qcow2(tmp_path, b"x"), tmp_path / "large"
     large.write_bytes(bytes(MIB + 1))
     with pytest.raises(MachineError, match=f"at most {MIB} bytes expected, got {MIB + 1}"):
-        replace_partition(disk, "CONFIG", large)
+        replace_partition(disk, "PKGS", large)
     with pytest.raises(MachineError, match="it has no partition IMGA"):
         copy_partition(disk, "IMGA", tmp_path / "out")
 
 
 def make_qcow2(folder: Path, content: bytes) -> Path:
-    file, raw, disk = folder / "config", folder / "raw", folder / "disk.qcow2"
+    file, raw, disk = folder / "content", folder / "raw", folder / "disk.qcow2"
     file.write_bytes(content)
-    make_partitioned(raw, "CONFIG", file)
+    make_pkgs_disk(raw, file)
     run_tool(["qemu-img", "convert", "-O", "qcow2", str(raw), str(disk)], "convert")
     return disk

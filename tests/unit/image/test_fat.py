@@ -1,0 +1,239 @@
+"""Real file systems, made by mkfs.vfat and filled by mtools, then damaged byte by byte."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from extsloader.image.fat import FatError, File, Listing, find_extents, list_root
+from extsloader.image.superblock import Read
+
+NAMES = ("rootfs-pkgs.img", "pkgs.img")
+CONTENT = b"".join(number.to_bytes(4) for number in range(75_000))
+SIZES = {12: 2 << 20, 16: 16 << 20, 32: 40 << 20}
+
+
+def make(path: Path, bits: int) -> Path:
+    with path.open("wb") as file:
+        file.truncate(SIZES[bits])
+    command = ["mkfs.vfat", "-F", str(bits), "-s", "1", "-n", "STICK", str(path)]
+    subprocess.run(command, check=True, capture_output=True)
+    return path
+
+
+def put(stick: Path, name: str, content: bytes) -> None:
+    command = ["mcopy", "-o", "-i", str(stick), "-", f"::{name}"]
+    subprocess.run(command, input=content, check=True, capture_output=True)
+
+
+def remove(stick: Path, name: str) -> None:
+    subprocess.run(["mdel", "-i", stick, f"::{name}"], check=True, capture_output=True)
+
+
+def reading(data: bytes) -> Read:
+    return lambda offset, length: data[offset : offset + length]
+
+
+def find(data: bytes) -> Listing:
+    return list_root(reading(data), len(data), NAMES)
+
+
+def content_of(data: bytes) -> bytes:
+    found = find(data).file
+    assert found is not None
+    extents = find_extents(reading(data), len(data), found)
+    assert [e.start for e in extents] == starts(e.size for e in extents)
+    return b"".join(data[e.offset : e.offset + e.size] for e in extents)
+
+
+def starts(sizes: Iterator[int]) -> list[int]:
+    found, at = [], 0
+    for size in sizes:
+        found.append(at)
+        at += size
+    return found
+
+
+@pytest.fixture(params=[12, 16, 32], scope="module")
+def stick(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("fat") / "stick", request.param)
+
+
+def test_a_file_is_found_by_its_long_name_and_read_back(stick: Path) -> None:
+    put(stick, "notes.txt", b"hello")
+    put(stick, "rootfs-pkgs.img", CONTENT)
+
+    data = stick.read_bytes()
+
+    assert find(data).label == "STICK"
+    assert content_of(data) == CONTENT
+
+
+def count_free(stick: Path) -> int:
+    shown = subprocess.run(["mdir", "-i", stick], check=True, capture_output=True, text=True).stdout
+    return int(shown.splitlines()[-2].replace("bytes free", "").replace(" ", ""))
+
+
+@pytest.mark.parametrize("bits", SIZES)
+def test_a_file_in_many_pieces_is_read_back(tmp_path: Path, bits: int) -> None:
+    stick = make(tmp_path / "stick", bits)
+    for number in range(20):
+        put(stick, f"piece{number}", bytes(3000))
+    put(stick, "rest", bytes(count_free(stick) - 100_000))
+    for number in range(0, 20, 2):
+        remove(stick, f"piece{number}")
+
+    put(stick, "rootfs-pkgs.img", CONTENT[:120_000])
+
+    data = stick.read_bytes()
+    file = find(data).file
+    assert file is not None
+    assert len(find_extents(reading(data), len(data), file)) > 5
+    assert content_of(data) == CONTENT[:120_000]
+
+
+def test_names_have_no_case_and_the_first_that_was_asked_for_wins(tmp_path: Path) -> None:
+    stick = make(tmp_path / "stick", 12)
+    put(stick, "PKGS.IMG", b"second")
+    assert content_of(stick.read_bytes()) == b"second"
+
+    put(stick, "RootFS-Pkgs.img", b"first")
+    assert content_of(stick.read_bytes()) == b"first"
+
+
+def test_a_root_directory_of_more_than_one_cluster_is_read_to_its_end(tmp_path: Path) -> None:
+    stick = make(tmp_path / "stick", 32)
+    for number in range(60):
+        put(stick, f"a long name that takes several entries {number}", b"")
+    put(stick, "pkgs.img", b"found")
+
+    assert content_of(stick.read_bytes()) == b"found"
+
+
+def test_other_files_directories_and_deleted_ones_are_not_meant(tmp_path: Path) -> None:
+    stick = make(tmp_path / "stick", 12)
+    put(stick, "rootfs-pkgs.img", b"x")
+    remove(stick, "rootfs-pkgs.img")
+    subprocess.run(["mmd", "-i", stick, "::pkgs.img"], check=True)
+    put(stick, "pkgs.img.old", b"x")
+
+    assert find(stick.read_bytes()).file is None
+
+
+def test_an_empty_file_has_no_bytes(tmp_path: Path) -> None:
+    stick = make(tmp_path / "stick", 12)
+    put(stick, "pkgs.img", b"")
+
+    assert content_of(stick.read_bytes()) == b""
+
+
+# Offsets of the boot sector: 11 sector size, 13 sectors a cluster, 14 reserved, 16 tables,
+# 17 root entries, 19 sectors, 22 sectors of a table.
+BROKEN: dict[str, Callable[[bytearray], None]] = {
+    "no sector size": lambda d: d.__setitem__(slice(11, 13), b"\0\0"),
+    "odd sector size": lambda d: d.__setitem__(slice(11, 13), b"\1\2"),
+    "no clusters": lambda d: d.__setitem__(13, 0),
+    "odd clusters": lambda d: d.__setitem__(13, 3),
+    "no table": lambda d: d.__setitem__(16, 0),
+    "table of no size": lambda d: d.__setitem__(slice(22, 24), b"\0\0"),
+    "table too small": lambda d: d.__setitem__(slice(22, 24), b"\1\0"),
+    "larger than the medium": lambda d: d.__setitem__(slice(19, 21), b"\xff\xff"),
+    "root directory over everything": lambda d: d.__setitem__(slice(17, 19), b"\xff\xff"),
+    "cut off": lambda d: d.__delitem__(slice(40, None)),
+}
+
+
+@pytest.mark.parametrize("damage", BROKEN.values(), ids=BROKEN.keys())
+def test_a_boot_sector_that_lies_is_refused(
+    tmp_path: Path, damage: Callable[[bytearray], None]
+) -> None:
+    data = bytearray(make(tmp_path / "stick", 12).read_bytes())
+    damage(data)
+
+    with pytest.raises(FatError):
+        find(bytes(data))
+
+
+CHAINS = {
+    "ends early": 0xFFFF,
+    "free": 0,
+    "reserved": 1,
+    "bad": 0xFFF7,
+    "out of range": 0xFFF0,
+    "loop": 3,
+}
+
+
+@pytest.mark.parametrize("value", CHAINS.values(), ids=CHAINS.keys())
+def test_a_chain_that_is_not_as_long_as_the_file_is_refused(tmp_path: Path, value: int) -> None:
+    stick = make(tmp_path / "stick", 16)
+    put(stick, "pkgs.img", CONTENT)
+    data = bytearray(stick.read_bytes())
+    file = find(bytes(data)).file
+    assert file is not None
+    reserved = int.from_bytes(data[14:16], "little") * 512
+    at = reserved + (file.cluster + 5) * 2
+    data[at : at + 2] = value.to_bytes(2, "little")
+
+    with pytest.raises(FatError):
+        find_extents(reading(bytes(data)), len(data), file)
+
+
+def test_a_chain_that_is_longer_than_the_file_is_refused(tmp_path: Path) -> None:
+    stick = make(tmp_path / "stick", 16)
+    put(stick, "pkgs.img", CONTENT)
+    data = stick.read_bytes()
+    file = find(data).file
+    assert file is not None
+
+    with pytest.raises(FatError, match="longer than the file"):
+        find_extents(reading(data), len(data), File(file.name, file.cluster, 1000))
+
+
+@pytest.fixture(scope="module")
+def sticks(tmp_path_factory: pytest.TempPathFactory) -> dict[int, bytes]:
+    found = {}
+    for bits in SIZES:
+        path = make(tmp_path_factory.mktemp("fat") / "stick", bits)
+        put(path, "rootfs-pkgs.img", CONTENT)
+        found[bits] = path.read_bytes()
+    return found
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    bits=st.sampled_from(sorted(SIZES)),
+    edits=st.lists(
+        st.tuples(st.integers(0, 40_000), st.binary(min_size=1, max_size=4)), min_size=1, max_size=8
+    ),
+)
+def test_whatever_the_bytes_nothing_is_read_outside_or_for_ever(
+    sticks: dict[int, bytes], bits: int, edits: list[tuple[int, bytes]]
+) -> None:
+    data = sticks[bits]
+    patched = {at + i: byte for at, raw in edits for i, byte in enumerate(raw)}
+    reads = 0
+
+    def read(offset: int, length: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        assert offset >= 0
+        assert offset + length <= len(data)
+        assert reads < 10_000
+        part = bytearray(data[offset : offset + length])
+        for at, byte in patched.items():
+            if offset <= at < offset + length:
+                part[at - offset] = byte
+        return bytes(part)
+
+    try:
+        found = list_root(read, len(data), NAMES)
+        extents = find_extents(read, len(data), found.file) if found.file else ()
+    except FatError:
+        return
+    assert all(e.offset > 0 and e.offset + e.size <= len(data) for e in extents)
