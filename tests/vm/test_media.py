@@ -146,7 +146,7 @@ async def test_of_two_sticks_the_higher_sequence_wins(
     searching: Guest, image: Path, folder: Path, build_key: Ed25519PrivateKey
 ) -> None:
     newer = folder / "newer.img"
-    make_image(newer, build_key, *SERVICES, sequence=2)
+    make_image(newer, build_key, *SERVICES, service("gamma"), sequence=2)
     mark = searching.journal.mark()
     await searching.run("systemctl stop extsloaderd")
     await searching.attach("newer", newer, Via.USB)
