@@ -79,6 +79,12 @@ def test_a_virtual_package_is_refused_because_choosing_is_the_authors_job() -> N
         close(["mosquitto"], [], parse_depends(DEPENDS))
 
 
+def test_a_virtual_package_is_excluded_by_its_plain_name() -> None:
+    needs = {"base-files": ("<awk>", "libc6")}
+
+    assert close(["base-files"], ["awk"], needs) == ("base-files", "libc6")
+
+
 def test_packages_are_read_with_their_digests_and_installed_ones_left_out() -> None:
     assert parse_show(SHOW) == (
         Deb("mosquitto", "2.0.11-1.2+deb12u2", "amd64", "a" * 64),
