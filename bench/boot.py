@@ -46,7 +46,7 @@ def measure() -> list[str]:
 
 
 def _make_unsplit(out: Path) -> Path:
-    options = ["--out", out, "--files", DIST / "installer", "--allow-newer"]
+    options: list[Path | str] = ["--out", out, "--files", DIST / "installer", "--allow-newer"]
     argv = [*MKEXT, "bootstrap", *DEFINITIONS, *options]
     subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
     return out / "live-bootstrap.qcow2"

@@ -16,6 +16,7 @@ from extsloader.imagebuild.options import (
     add_disk,
     add_files,
     add_identity,
+    add_images,
     add_keys,
     add_limit,
     add_output,
@@ -125,6 +126,16 @@ def _add_definition_verbs(add: Add) -> None:
 
 
 def _add_package_verbs(add: Add) -> None:
+    pull = add("images", "pull", "bring container images into the cache, and say their digests")
+    pull.add_argument(
+        "references", nargs="+", metavar="IMAGE",
+        help="NAME, docker://NAME, oci:DIR[:NAME], oci-archive:FILE or docker-archive:FILE",
+    )  # fmt: skip
+    pull.add_argument("--update", action="store_true", help="write the digests to the lock file")
+    add_images(pull)
+    add_architecture(pull)
+    add_cache(pull)
+
     lock = add("packages", "lock", "resolve the packages of recipes and write their packages.lock")
     lock.add_argument("names", nargs="+", metavar="NAME")
     add_recipes(lock)
@@ -133,6 +144,7 @@ def _add_package_verbs(add: Add) -> None:
 
     pkg = add("packages", "pkg", "make the root file systems of recipes from their locked packages")
     pkg.add_argument("names", nargs="+", metavar="NAME")
+    pkg.add_argument("--oci", type=Path, metavar="DIR", help="an OCI layout to write them to, too")
     add_packages(pkg)
 
     tar = add("building", "tar", "lay out all of an image definition as LinuxKit does")

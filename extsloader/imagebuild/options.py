@@ -70,12 +70,25 @@ def add_cache(parser: ArgumentParser) -> None:
 def add_packages(parser: ArgumentParser) -> None:
     """Where recipes and the cache are."""
     add_recipes(parser)
+    add_images(parser)
     add_architecture(parser)
     add_cache(parser)
     parser.add_argument(
         "--allow-newer", action="store_true",
         help="take the archive's version, with a warning, where the locked one has vanished",
     )  # fmt: skip
+
+
+def add_images(parser: ArgumentParser) -> None:
+    """Where images are that no recipe makes."""
+    add = parser.add_argument
+    add("--images", type=Path, action="append", default=[], metavar="DIR",
+        help="an OCI layout that has images by name; may be repeated")  # fmt: skip
+    add("--images-lock", type=Path, default=Path("images/images.lock"), metavar="FILE",
+        help="digests of images, default: %(default)s")  # fmt: skip
+    add("--registry", default="", metavar="HOST/PATH",
+        help="goes before names of images that say no transport")  # fmt: skip
+    add("--insecure-registry", action="store_true", help="the registry speaks plain HTTP")
 
 
 def add_compression(parser: ArgumentParser) -> None:

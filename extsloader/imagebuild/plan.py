@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fcntl import LOCK_EX, flock
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +16,8 @@ from extsloader.imagebuild.linuxkit.definition import Definition
 from extsloader.imagebuild.linuxkit.files import lay_out_files
 from extsloader.imagebuild.linuxkit.layout import check_volumes, lay_out
 from extsloader.imagebuild.linuxkit.spec import ImageConfig
+from extsloader.imagebuild.oci.layers import flatten, unpack_layer
+from extsloader.imagebuild.oci.layout import Stored
 from extsloader.imagebuild.sizes import check_limit
 from extsloader.imagebuild.squashfs import Compression, squash_tar
 from extsloader.imagebuild.steps import Step, digest_tree, name_by
@@ -46,6 +49,16 @@ class Cache:
         return self.root / "wheels"
 
     @property
+    def images(self) -> Path:
+        """Container images that were brought in, as an OCI layout."""
+        return self.root / "images"
+
+    @property
+    def layers(self) -> Path:
+        """Their layers, uncompressed."""
+        return self.root / "layers"
+
+    @property
     def steps(self) -> Path:
         """Outputs of steps."""
         return self.root / "steps"
@@ -66,6 +79,20 @@ def plan_rootfs(recipe: Recipe, ingredients: Ingredients, cache: Cache) -> Step:
 
     name = f"{recipe.name}-{ingredients.architecture}.{key}.tar"
     return Step(title=f"root file system of {recipe.name}", output=cache.steps / name, make=make)
+
+
+def plan_flat(reference: str, stored: Stored, cache: Cache) -> Step:
+    """The step that makes the root file system of a container image, as a tar file."""
+    key = name_by([layer.diff_id for layer in stored.layers])
+
+    def make(out: Path) -> None:
+        tars = [unpack_layer(stored.layout, layer, cache.layers) for layer in stored.layers]
+        with out.open("wb") as file:
+            write_tar(flatten(tars), file)
+
+    # Names of steps have no dots, and images of one name are steps of their own.
+    name = sha256(reference.encode()).hexdigest()[:16]
+    return Step(title=f"image {reference}", output=cache.steps / f"{name}.{key}.tar", make=make)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

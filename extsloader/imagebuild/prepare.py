@@ -12,20 +12,56 @@ from extsloader.imagebuild.debian.rootfs import Ingredients
 from extsloader.imagebuild.debian.wheels import Wheel, build_project, fetch_wheels, find_target
 from extsloader.imagebuild.linuxkit.definition import Definition
 from extsloader.imagebuild.linuxkit.spec import ImageConfig
-from extsloader.imagebuild.plan import Cache, Image, plan_layout, plan_rootfs
+from extsloader.imagebuild.oci.references import Places, get_images, parse_locks
+from extsloader.imagebuild.plan import Cache, Image, plan_flat, plan_layout, plan_rootfs
 from extsloader.imagebuild.steps import Step, timed
 
 
 def prepare_layout(definition: Definition, args: Namespace) -> list[Step]:
-    """Steps up to the layout, with all packages fetched that they need."""
-    recipes = load_images(definition, args.recipes)
+    """Steps up to the layout, with everything fetched that they need."""
+    recipes, others = load_images(definition, args.recipes)
+    images = prepare_others(others, args)
     rootfs = prepare_rootfs(list(recipes.values()), args)
-    images = {
+    images |= {
         reference: Image(config=ImageConfig(label=recipe.config), rootfs=step)
         for (reference, recipe), step in zip(recipes.items(), rootfs, strict=True)
     }
     cache = Cache(root=args.cache)
-    return [*rootfs, plan_layout(definition, images, cache, args.definition, args.files)]
+    layout = plan_layout(definition, images, cache, args.definition, args.files)
+    return [*(image.rootfs for image in images.values()), layout]
+
+
+def prepare_others(references: Sequence[str], args: Namespace) -> dict[str, Image]:
+    """Images that no recipe makes, from local layouts or by skopeo. Raises SettingsError."""
+    locks = load_locks(args.images_lock)
+    unlocked = [reference for reference in references if reference not in locks]
+    if unlocked:
+        print(
+            f"mkext: warning: not locked: {', '.join(unlocked)}; run `mkext pull --update`",
+            file=sys.stderr,
+        )
+    found = get_images(references, find_places(args), locks)
+    cache = Cache(root=args.cache)
+    return {
+        reference: Image(config=stored.config, rootfs=plan_flat(reference, stored, cache))
+        for reference, stored in found.items()
+    }
+
+
+def load_locks(path: Path) -> dict[str, str]:
+    """The locked digests of images; none without a file. Raises SettingsError."""
+    return parse_locks(path.read_text(), str(path)) if path.exists() else {}
+
+
+def find_places(args: Namespace) -> Places:
+    """Where images are looked for."""
+    return Places(
+        cache=Cache(root=args.cache).images,
+        layouts=tuple(args.images),
+        registry=args.registry,
+        insecure=args.insecure_registry,
+        architecture=args.arch,
+    )
 
 
 def prepare_rootfs(recipes: Sequence[Recipe], args: Namespace) -> list[Step]:

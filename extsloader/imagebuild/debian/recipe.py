@@ -1,5 +1,6 @@
 """Recipes: how to make a container's root file system from Debian packages."""
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from extsloader.imagebuild.debian.packages import Deb, parse_lock
 from extsloader.imagebuild.linuxkit.container import Container
 from extsloader.imagebuild.linuxkit.definition import Definition
-from extsloader.imagebuild.yamlfile import check, read_yaml
+from extsloader.imagebuild.linuxkit.describe import LABEL
+from extsloader.imagebuild.yamlfile import check, load_yaml, read_yaml
 from extsloader.model.errors import SettingsError
 
 _LOCAL = re.compile(r"extsloader/([a-z0-9-]+):local")
@@ -73,6 +75,15 @@ class Recipe(RecipeFile):
         return self.directory / f"packages{kind}.lock"
 
     @property
+    def oci_config(self) -> dict[str, object]:
+        """The configuration of its container image: all that LinuxKit reads is in the label."""
+        said = load_yaml(self.directory / "recipe.yaml")
+        label = said["config"] if isinstance(said, dict) else {}
+        known = {"Cmd": self.config.command, "Env": self.config.env}
+        given = {key: list(value) for key, value in known.items() if value}
+        return given | {"Labels": {LABEL: json.dumps(label, sort_keys=True)}}
+
+    @property
     def files(self) -> Path:
         """A tree that is copied over the packages' files; need not exist."""
         return self.directory / "files"
@@ -96,17 +107,18 @@ def load_lock(recipe: Recipe, architecture: str) -> tuple[Deb, ...]:
     return parse_lock(text, str(path))
 
 
-def load_images(definition: Definition, recipes: Path) -> dict[str, Recipe]:
-    """The recipes behind a definition's images, by image name. Raises SettingsError."""
+def load_images(definition: Definition, recipes: Path) -> tuple[dict[str, Recipe], tuple[str, ...]]:
+    """The recipes behind a definition's images, by image name, and all other images.
+
+    Raises SettingsError.
+    """
     found: dict[str, Recipe] = {}
+    others: list[str] = []
     problems: list[str] = []
     for image in definition.images:
         match = _LOCAL.fullmatch(image)
         if match is None:
-            problems.append(
-                f"cannot get the image {image}: only images from recipes are supported, "
-                "extsloader/NAME:local expected"
-            )
+            others.append(image)
             continue
         try:
             found[image] = load_recipe(recipes / match[1])
@@ -114,4 +126,4 @@ def load_images(definition: Definition, recipes: Path) -> dict[str, Recipe]:
             problems += error.problems
     if problems:
         raise SettingsError(tuple(problems))
-    return found
+    return found, tuple(others)

@@ -5,6 +5,7 @@ from argparse import Namespace
 from extsloader.imagebuild.debian.archive import resolve
 from extsloader.imagebuild.debian.packages import format_lock
 from extsloader.imagebuild.debian.recipe import load_recipe
+from extsloader.imagebuild.oci.layout import write_image
 from extsloader.imagebuild.plan import Cache
 from extsloader.imagebuild.prepare import prepare_rootfs
 from extsloader.imagebuild.steps import run_steps
@@ -26,5 +27,9 @@ def pkg(args: Namespace) -> None:
     with Cache(root=args.cache).locked():
         steps = prepare_rootfs(recipes, args)
         run_steps(steps)
-    for step in steps:
+    for recipe, step in zip(recipes, steps, strict=True):
         print(step.output)
+        if args.oci:
+            name = f"extsloader/{recipe.name}:local"
+            digest = write_image(args.oci, name, step.output, recipe.oci_config, args.arch)
+            print(f"{name} {digest}")

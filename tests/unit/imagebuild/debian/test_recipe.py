@@ -6,7 +6,7 @@ import pytest
 
 from extsloader.imagebuild.debian.recipe import Recipe, load_images, load_lock, load_recipe
 from extsloader.imagebuild.debian.rootfs import apply_recipe
-from extsloader.imagebuild.linuxkit.definition import parse_definition
+from extsloader.imagebuild.linuxkit.definition import Definition, parse_definition
 from extsloader.imagebuild.tree import Kind, Node, read_content
 from extsloader.model.errors import SettingsError
 
@@ -35,22 +35,28 @@ def test_a_recipe_without_lock_says_how_to_get_one(tmp_path: Path) -> None:
         load_lock(recipe, "amd64")
 
 
-def test_images_from_elsewhere_and_missing_recipes_are_named_together(tmp_path: Path) -> None:
-    definition = parse_definition(
-        {
-            "services": [
-                {"name": "a", "image": "lfedge/eve-guacd:1"},
-                {"name": "b", "image": "extsloader/none:local"},
-            ]
-        },
-        "pkgs.yml",
-    )
+def define(*images: str) -> Definition:
+    services = [{"name": f"s{i}", "image": image} for i, image in enumerate(images)]
+    return parse_definition({"services": services}, "pkgs.yml")
 
+
+def test_images_of_recipes_and_others_are_told_apart(tmp_path: Path) -> None:
+    write(tmp_path, "packages: [busybox]\nconfig: {}\n", "ours")
+
+    recipes, others = load_images(define("lfedge/eve-guacd:1", "extsloader/ours:local"), tmp_path)
+
+    assert list(recipes) == ["extsloader/ours:local"]
+    assert others == ("lfedge/eve-guacd:1",)
+
+
+def test_missing_recipes_are_named_together(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
-        load_images(definition, tmp_path)
+        load_images(define("extsloader/none:local", "extsloader/nil:local"), tmp_path)
 
-    assert "cannot get the image lfedge/eve-guacd:1" in caught.value.problems[0]
-    assert "none/recipe.yaml" in caught.value.problems[1]
+    assert [text.partition(":")[0][-16:] for text in caught.value.problems] == [
+        "none/recipe.yaml",
+        "/nil/recipe.yaml",
+    ]
 
 
 def test_a_recipe_adds_users_directories_links_and_files_to_its_packages(tmp_path: Path) -> None:
