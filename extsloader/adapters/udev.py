@@ -137,11 +137,19 @@ def read_source(directory: str, name: str) -> Source | None:
             devno=devno,
             disk=_node(Path(path).readlink().parts[-2]) if partition else "",
             partition=partition,
+            partition_label=_read_partition_label(path) if partition else "",
+            partitioned=not partition and any(Path(path).glob("*/partition")),
             backing_file=_find_backing(path),
         )
     except OSError:
         return None
     return source if source.size else None
+
+
+def _read_partition_label(path: str) -> str:
+    """The kernel's own reading of a GPT; it says nothing about partitions that were set by hand."""
+    lines = _read(f"{path}/uevent", default="").splitlines()
+    return next((line.partition("=")[2] for line in lines if line.startswith("PARTNAME=")), "")
 
 
 def _find_backing(path: str) -> str:

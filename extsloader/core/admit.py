@@ -41,9 +41,8 @@ def refuse_probed(source: Source, superblock: Superblock, filters: Filters) -> P
         return _filtered(source, " or ".join(filters.files), "other files only", "files")
     if source.kind is not SourceKind.DEVICE:
         return None
-    if superblock.partition_label in filters.ignored_partition_labels:
-        got = f'"{show(superblock.partition_label)}"'
-        return _filtered(source, "another partition label", got, "ignored_partition_labels")
+    if own := _refuse_own(source, superblock.partition_label, filters):
+        return own
     types = tuple(guid.upper() for guid in filters.partition_types)
     # squashfs has no label: a device's label is then what its partition is called.
     label = superblock.label or superblock.partition_label
@@ -66,6 +65,11 @@ def _refuse_device(source: Source, filters: Filters, store: str) -> Problem | No
     if source.backing_file.startswith(store.rstrip("/") + "/"):
         hint = "nothing to do: this is how the agent mounts it"
         return _refuse(source, "a medium", "an image of the agent's own store", hint)
+    if source.partitioned:
+        hint = "nothing to do: its partitions are looked at one by one"
+        return _refuse(source, "a medium", "a disk with partitions", hint)
+    if own := _refuse_own(source, source.partition_label, filters):
+        return own
     patterns = filters.devices
     if patterns and not any(fnmatchcase(source.id.path, pattern) for pattern in patterns):
         return _filtered(source, " or ".join(patterns), source.id.path, "devices")
@@ -74,6 +78,15 @@ def _refuse_device(source: Source, filters: Filters, store: str) -> Problem | No
         wanted, got = names if filters.removable else reversed(names)
         return _filtered(source, wanted, got, "removable")
     return None
+
+
+def _refuse_own(source: Source, label: str, filters: Filters) -> Problem | None:
+    """Why a partition of the device itself is left alone."""
+    if label not in filters.ignored_partition_labels:
+        return None
+    return _filtered(
+        source, "another partition label", f'"{show(label)}"', "ignored_partition_labels"
+    )
 
 
 def _refuse_other(source: Source, what: str, wanted: tuple[str, ...], got: str) -> Problem | None:

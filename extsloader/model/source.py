@@ -25,6 +25,8 @@ class Source:
     devno: str = ""  # "major:minor" of a device
     disk: str = ""  # node of the whole disk when the source is a partition
     partition: int = 0  # its number there, from 1
+    partition_label: str = ""  # as the kernel read it; decides only what need not be read at all
+    partitioned: bool = False  # a disk whose partitions are sources themselves
     backing_file: str = ""  # of a loop device, or of the one below a device of the mapper
 
 
@@ -78,5 +80,6 @@ class Filters:
     min_size: int = 8192  # bytes; nothing smaller can hold superblock and trailer
     max_size: int = 16 << 40  # bytes: a small image may lie on a large stick
     removable: bool | None = None  # None: both
-    ignored_partition_labels: tuple[str, ...] = ("IMGA", "IMGB")  # EVE's own root file systems
+    ignored_partition_labels: tuple[str, ...] = ("CONFIG", "EFI System", "IMGA", "IMGB", "P3")
+    # EVE's own: none of them ever holds a pkgs image
     devices: tuple[str, ...] = ()  # glob patterns of device nodes, e.g. "/dev/sd*"

@@ -16,7 +16,7 @@ from typing import IO, cast
 
 from extsloader.imagebuild.oci.layout import Blob, Layer, blob_path
 from extsloader.imagebuild.steps import whole_file
-from extsloader.imagebuild.tree import Kind, Node, Tree, make_inside, make_node, parents
+from extsloader.imagebuild.tree import DIRECTORY, Kind, Node, Tree, make_inside, make_node, parents
 from extsloader.model.errors import ImageRefusedError, MachineError
 from extsloader.model.reasons import Code
 
@@ -166,7 +166,8 @@ def _make(member: tarfile.TarInfo, tar: Path, tree: Tree) -> Node:
 def _put(tree: Tree, path: str, node: Node) -> None:
     """A file takes the place of a directory with all that is in it, and the reverse."""
     for parent in parents(path):
-        kind = tree[parent].kind if parent in tree else Kind.DIRECTORY
+        # Every directory has a node, so that a later file finds what it takes the place of.
+        kind = tree.setdefault(parent, DIRECTORY).kind
         if kind is not Kind.DIRECTORY:
             reason = f"{path!r} lies below /{parent}, which is a {kind.name.lower()}"
             raise ImageRefusedError(Code.PATH, f"cannot use the image: {reason}")

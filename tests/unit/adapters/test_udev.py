@@ -67,7 +67,21 @@ def test_a_disk_and_its_partition(sysfs: Sysfs) -> None:
         disk="/dev/sda",
         partition=3,
     )
-    assert sysfs.sources() == (STICK, part)
+    assert sysfs.sources() == (replace(STICK, partitioned=True), part)
+
+
+def test_the_kernel_says_what_a_partition_is_called_and_which_disks_have_some(
+    sysfs: Sysfs,
+) -> None:
+    sysfs.add("sda", removable="1")
+    part = sysfs.add("sda/sda1", devno="8:1", partition=1)
+    (part / "uevent").write_text("DEVTYPE=partition\nPARTN=1\nPARTNAME=EFI System\n")
+    sysfs.add("sdb", removable="1")
+
+    found = {source.id.path: source for source in sysfs.sources()}
+
+    assert found["/dev/sda1"].partition_label == "EFI System"
+    assert [found[f"/dev/{n}"].partitioned for n in ("sda", "sda1", "sdb")] == [True, False, False]
 
 
 def test_a_fixed_disk_of_an_old_kernel_is_told_by_its_number(sysfs: Sysfs) -> None:

@@ -223,6 +223,17 @@ def test_a_vfat_with_an_image_is_verified_and_any_other_stick_is_left_alone() ->
     assert '"STICK"' in wrong_label.message
 
 
+def test_a_disk_with_partitions_is_not_read_nor_are_the_devices_own_partitions() -> None:
+    disk = unprobed(replace(DISK, partitioned=True))
+    own = unprobed(replace(STICK, partition_label="P3"))
+
+    assert disk is not None
+    assert disk.message == "cannot use /dev/vda: expected a medium, got a disk with partitions"
+    assert own is not None
+    assert own.message == 'cannot use /dev/sdb1: expected another partition label, got "P3"'
+    assert unprobed(replace(STICK, partition_label="PKGS")) is None
+
+
 def test_the_partitions_of_the_device_itself_are_left_alone() -> None:
     own = replace(IMAGE, partition_label="IMGB")
 
