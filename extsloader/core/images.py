@@ -29,10 +29,19 @@ CHECK_PERIOD = 60.0
 
 
 def add(world: World, source: SourceId, stored: StoredImage) -> Step:
-    """A verified image; one with this digest may be known already from another place."""
-    if stored.digest in world.images:
+    """A verified image; its bytes may be known already from another place.
+
+    Two manifests may sign the same bytes: the higher sequence counts, until they are in use.
+    """
+    known = world.images.get(stored.digest)
+    if known and not _supersedes(stored, known):
         return Step(world)
     return Step(_put(world, Image(stored=stored, source=source)))
+
+
+def _supersedes(stored: StoredImage, known: Image) -> bool:
+    in_use = known.phase is not ImagePhase.STORED
+    return not in_use and stored.manifest.sequence > known.stored.manifest.sequence
 
 
 def take_mounted(world: World, digest: Digest) -> Step:

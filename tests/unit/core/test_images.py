@@ -42,6 +42,20 @@ def test_an_image_is_known_once_however_many_sticks_hold_it() -> None:
     assert again.world.images[OLD.digest].source == PLACE
 
 
+def test_of_two_manifests_for_the_same_bytes_the_higher_sequence_counts() -> None:
+    older, newer = (
+        builders.stored(builders.service("a"), sequence=number, digest="e" * 64)
+        for number in (1, 2)
+    )
+    first = images.add(builders.world(), PLACE, older).world
+    assert images.add(first, PLACE, newer).world.images[newer.digest].stored == newer
+    second = images.add(builders.world(), PLACE, newer).world
+    assert images.add(second, PLACE, older).world is second
+
+    in_use = holding(older, phase=ImagePhase.MOUNTED, active=older.digest)
+    assert images.add(in_use, PLACE, newer).world is in_use
+
+
 def test_the_store_keeps_the_active_image_and_the_best_of_the_rest() -> None:
     world = holding(OLD, MID, NEW)
     active = replace(world.images[OLD.digest], phase=ImagePhase.MOUNTED)
