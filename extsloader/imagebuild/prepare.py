@@ -74,7 +74,7 @@ def prepare_rootfs(recipes: Sequence[Recipe], args: Namespace) -> list[Step]:
         debs = load_lock(recipe, args.arch)
         step = plan_rootfs(recipe, _gather(recipe, debs, args), cache)
         if not step.output.exists():
-            debs, replaced = choose(debs, cache.debs, recipe.name, allow_newer=args.allow_newer)
+            debs, replaced = choose(debs, cache.debs, recipe, allow_newer=args.allow_newer)
             newer |= {recipe.name: replaced} if replaced else {}
             step = plan_rootfs(recipe, _gather(recipe, debs, args), cache)
             wanted |= set() if step.output.exists() else set(debs)

@@ -30,41 +30,41 @@ def resolve(recipe: Recipe) -> tuple[Deb, ...]:
 
 
 def choose(
-    debs: Sequence[Deb], cache: Path, recipe: str, *, allow_newer: bool
+    debs: Sequence[Deb], cache: Path, recipe: Recipe, *, allow_newer: bool
 ) -> tuple[tuple[Deb, ...], tuple[Deb, ...]]:
     """Replace what is neither cached nor offered any more; returns all debs, then the new ones.
 
-    Raises MachineError unless newer ones are allowed.
+    Where even a name is gone (a kernel's package has its version in its name), all of the recipe
+    is resolved anew. Raises MachineError unless newer ones are allowed.
     """
     missing = [deb for deb in debs if not (cache / deb.file_name).exists()]
     if not missing:
         return tuple(debs), ()
-    offered = _list_offers([deb.package for deb in missing], recipe)
+    offered = _list_offers([deb.package for deb in missing], recipe.name)
     gone = [deb for deb in missing if deb not in offered]
     if gone and not allow_newer:
         raise MachineError(
             Code.IO,
-            f"fetch the packages of {recipe}",
+            f"fetch the packages of {recipe.name}",
             "the archive no longer has " + ", ".join(f"{d.package} {d.version}" for d in gone),
-            f"run `mkext lock {recipe}` and commit the new lock, or pass --allow-newer",
+            f"run `mkext lock {recipe.name}` and commit the new lock, or pass --allow-newer",
         )
     newest = {deb.package: deb for deb in reversed(offered)}  # apt shows its favourite first
-    lost = [deb.package for deb in gone if deb.package not in newest]
-    if lost:
-        raise MachineError(
-            Code.IO,
-            f"fetch the packages of {recipe}",
-            f"apt knows no package {', '.join(lost)}",
-            "run `apt-get update`",
-        )
+    if any(deb.package not in newest for deb in gone):
+        chosen = resolve(recipe)
+        return chosen, tuple(deb for deb in chosen if deb not in debs)
     chosen = tuple(newest[deb.package] if deb in gone else deb for deb in debs)
     return chosen, tuple(newest[deb.package] for deb in gone)
 
 
 def _list_offers(packages: Sequence[str], recipe: str) -> tuple[Deb, ...]:
-    stage = f"look up the packages of {recipe}"
-    text = run_tool(["apt-cache", "show", *packages], stage, hint="run `apt-get update`")
-    return parse_show(text.decode())
+    """What apt has of these names; `apt-cache show` fails for one that it does not know."""
+    stage, hint = f"look up the packages of {recipe}", "run `apt-get update`"
+    known = set(run_tool(["apt-cache", "pkgnames"], stage, hint=hint).decode().split())
+    names = [name for name in packages if name in known]
+    if not names:
+        return ()
+    return parse_show(run_tool(["apt-cache", "show", *names], stage, hint=hint).decode())
 
 
 def fetch(debs: Iterable[Deb], cache: Path) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from extsloader.imagebuild.debian.archive import choose, fetch, resolve
 from extsloader.imagebuild.debian.packages import Deb
-from extsloader.imagebuild.debian.recipe import load_recipe
+from extsloader.imagebuild.debian.recipe import Recipe, load_recipe
 from extsloader.model.errors import MachineError
 
 CONTENT = b"an archive"
@@ -33,65 +33,89 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
+@pytest.fixture
+def demo(tmp_path: Path) -> Recipe:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo/recipe.yaml").write_text("packages: [busybox]\nconfig: {}\n")
+    return load_recipe(tmp_path / "demo")
+
+
 def install(programs: Path, name: str, script: str) -> None:
     (programs / name).write_text(f"#!/bin/sh\n{script}\n")
     (programs / name).chmod(0o755)
 
 
 def offer(programs: Path, *debs: Deb) -> None:
-    (programs / "shown").write_text(show(*debs))
+    (programs / "show").write_text(show(*debs))
     (programs / "depends").write_text(DEPENDS)
-    install(programs, "apt-cache", f"cat {programs}/$([ $1 = show ] && echo shown || echo depends)")
+    (programs / "pkgnames").write_text("\n".join(deb.package for deb in debs))
+    install(programs, "apt-cache", f"cat {programs}/$1")
 
 
-def test_a_recipe_is_resolved_to_its_closure(programs: Path, tmp_path: Path) -> None:
+def test_a_recipe_is_resolved_to_its_closure(programs: Path, demo: Recipe) -> None:
     offer(programs, LOCKED, Deb("libc6", "2.36", "amd64", "b" * 64))
-    (tmp_path / "demo").mkdir()
-    (tmp_path / "demo/recipe.yaml").write_text("packages: [busybox]\nconfig: {}\n")
-
-    debs = resolve(load_recipe(tmp_path / "demo"))
+    debs = resolve(demo)
 
     assert [deb.package for deb in debs] == ["busybox", "libc6"]
 
 
-def test_apt_is_not_asked_when_the_cache_has_everything(programs: Path, tmp_path: Path) -> None:
+def test_apt_is_not_asked_when_the_cache_has_everything(
+    programs: Path, tmp_path: Path, demo: Recipe
+) -> None:
     install(programs, "apt-cache", "exit 1")
     (tmp_path / LOCKED.file_name).write_bytes(CONTENT)
 
-    assert choose([LOCKED], tmp_path, "demo", allow_newer=False) == ((LOCKED,), ())
+    assert choose([LOCKED], tmp_path, demo, allow_newer=False) == ((LOCKED,), ())
     assert fetch([LOCKED], tmp_path) == 0
 
 
 def test_a_version_that_has_vanished_is_an_error_that_names_the_way_out(
-    programs: Path, tmp_path: Path
+    programs: Path, tmp_path: Path, demo: Recipe
 ) -> None:
     offer(programs, Deb("busybox", "1:1.35.0-5", "amd64", "c" * 64))
 
     with pytest.raises(MachineError, match=r"no longer has busybox 1:1\.35\.0-4") as caught:
-        choose([LOCKED], tmp_path, "demo", allow_newer=False)
+        choose([LOCKED], tmp_path, demo, allow_newer=False)
 
     assert "mkext lock demo" in caught.value.problem.hint
 
 
 def test_newer_versions_are_taken_when_asked_for_and_reported(
-    programs: Path, tmp_path: Path
+    programs: Path, tmp_path: Path, demo: Recipe
 ) -> None:
     newest = Deb("busybox", "1:1.35.0-6", "amd64", "d" * 64)
     kept = Deb("libc6", "2.36", "amd64", "b" * 64)
     offer(programs, newest, Deb("busybox", "1:1.35.0-5", "amd64", "c" * 64), kept)
 
-    debs, newer = choose([LOCKED, kept], tmp_path, "demo", allow_newer=True)
+    debs, newer = choose([LOCKED, kept], tmp_path, demo, allow_newer=True)
 
     assert (debs, newer) == ((newest, kept), (newest,))
 
 
-def test_a_package_that_apt_does_not_know_at_all_is_an_error(
-    programs: Path, tmp_path: Path
+def test_a_name_that_is_gone_resolves_the_recipe_anew(
+    programs: Path, tmp_path: Path, demo: Recipe
+) -> None:
+    old_kernel = Deb("linux-image-6.1.0-9-amd64", "6.1.9", "amd64", "e" * 64)
+    busybox, libc = (Deb(name, "2", "amd64", "f" * 64) for name in ("busybox", "libc6"))
+    offer(programs, busybox, libc)
+
+    debs, newer = choose([old_kernel, libc], tmp_path, demo, allow_newer=True)
+
+    assert (debs, newer) == ((busybox, libc), (busybox,))
+    with pytest.raises(MachineError, match=r"no longer has linux-image-6\.1\.0-9-amd64 6\.1\.9"):
+        choose([old_kernel, libc], tmp_path, demo, allow_newer=False)
+
+
+def test_a_recipe_that_cannot_be_resolved_any_more_is_an_error(
+    programs: Path, tmp_path: Path, demo: Recipe
 ) -> None:
     offer(programs)
+    install(
+        programs, "apt-cache", "[ $1 = pkgnames ] || { echo 'E: No packages found' >&2; exit 100; }"
+    )
 
-    with pytest.raises(MachineError, match="apt knows no package busybox"):
-        choose([LOCKED], tmp_path, "demo", allow_newer=True)
+    with pytest.raises(MachineError, match="cannot resolve the packages of demo"):
+        choose([LOCKED], tmp_path, demo, allow_newer=True)
 
 
 def test_a_download_with_another_digest_never_gets_into_the_cache(
