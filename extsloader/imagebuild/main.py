@@ -23,6 +23,7 @@ from extsloader.imagebuild.options import (
     add_packages,
     add_recipes,
     add_target,
+    add_time,
 )
 from extsloader.model.errors import ExtsloaderError, ImageRefusedError, MachineError, SettingsError
 
@@ -146,6 +147,14 @@ def _add_package_verbs(add: Add) -> None:
     pkg.add_argument("names", nargs="+", metavar="NAME")
     pkg.add_argument("--oci", type=Path, metavar="DIR", help="an OCI layout to write them to, too")
     add_packages(pkg)
+
+    sbom = add("packages", "sbom", "say what images are made of, as SPDX, from the lock files")
+    add_definition(sbom, several=True)
+    sbom.add_argument("--recipe", action="append", default=[], metavar="NAME",
+        help="only the image of this recipe; may be repeated")  # fmt: skip
+    add_output(sbom, "OUT.spdx.json")
+    add_packages(sbom)
+    add_time(sbom)
 
     tar = add("building", "tar", "lay out all of an image definition as LinuxKit does")
     add_definition(tar, several=True)

@@ -129,6 +129,14 @@ def add_keys(parser: ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_time(parser: ArgumentParser) -> None:
+    """What time a document says it is from."""
+    parser.add_argument(
+        "--issued-at", type=int, default=_source_date(), metavar="SECONDS",
+        help="since 1970, default: SOURCE_DATE_EPOCH, or else now",
+    )  # fmt: skip
+
+
 def add_identity(parser: ArgumentParser) -> None:
     """What the manifest says about the image as a whole."""
     add = parser.add_argument_group("identity of the image").add_argument
@@ -138,8 +146,7 @@ def add_identity(parser: ArgumentParser) -> None:
     add("--image-version", dest="version", default="0.0.0", metavar="TEXT")
     add("--sequence", type=int, default=1, metavar="N",
         help="of several images devices take the highest, default: %(default)s")  # fmt: skip
-    add("--issued-at", type=int, default=_source_date(), metavar="SECONDS",
-        help="since 1970, default: SOURCE_DATE_EPOCH, or else now")  # fmt: skip
+    add_time(parser)
     add("--expires", default="", metavar="YYYY-MM-DDThh:mm:ssZ")
     add(
         "--hypervisor",

@@ -105,6 +105,16 @@ def test_an_unchanged_build_repeats_no_step_and_a_change_only_what_depends_on_it
     assert capsys.readouterr().out.count(" unchanged\n") == 1
 
 
+def test_the_lock_files_say_what_the_image_is_made_of(project: Project) -> None:
+    out = project.root / "pkgs.spdx.json"
+    options = ["--recipes", str(project.root / "recipes"), "--cache", str(project.cache)]
+
+    assert main(["sbom", str(project.root / "pkgs.yml"), "-o", str(out), *options]) == 0
+
+    names = {package["name"] for package in json.loads(out.read_bytes())["packages"]}
+    assert names == {"pkgs", "extsloader/demo:local", "demo"}
+
+
 def test_the_image_proves_itself(project: Project) -> None:
     image = project.build()
 
