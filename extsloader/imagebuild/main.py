@@ -169,6 +169,10 @@ def _add_image_verbs(add: Add) -> None:
     add_output(squash, "OUT.img")
     add_compression(squash)
     add_limit(squash, "0")
+    squash.add_argument(
+        "--format", choices=("squashfs", "erofs"), default="squashfs",
+        help="default: %(default)s; erofs compresses with lz4hc, whatever else is asked for",
+    )  # fmt: skip
 
     verity = add("building", "verity", "append the dm-verity hash tree to a squashfs")
     verity.add_argument("image", type=Path)

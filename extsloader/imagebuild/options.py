@@ -101,6 +101,10 @@ def add_compression(parser: ArgumentParser) -> None:
         "--level", type=int, choices=range(1, 23), default=3, metavar="N",
         help="Zstandard level, 1 to 22, default: %(default)s (9: 6 %% smaller, 3 times slower)",
     )  # fmt: skip
+    parser.add_argument(
+        "--block-size", type=parse_size, default="128K", metavar="SIZE",
+        help="what is compressed together, 4K to 1M, default: %(default)s",
+    )  # fmt: skip
 
 
 def add_limit(parser: ArgumentParser, default: str) -> None:
@@ -116,6 +120,7 @@ def add_disk(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--hv", choices=("kvm", "xen", "k", "mini"), default="kvm", help="default: %(default)s")
     add("--conf", type=Path, metavar="DIR", help="files for the partition CONFIG")
+    add("--cmdline-add", default="", metavar="WORDS", help="more for the kernel's command line")
     for name, default in (("efi", "64M"), ("imga", "300M"), ("persist", "0")):
         add(f"--size-{name}", type=parse_size, default=default, metavar="SIZE",
             help="default: %(default)s")  # fmt: skip

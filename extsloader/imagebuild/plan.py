@@ -149,7 +149,7 @@ def plan_disk(contents: Contents) -> Step:
     conf = digest_tree(read_directory(contents.conf)) if contents.conf else ""
     key = name_by(
         contents.tar.name, contents.rootfs.name, conf, contents.hypervisor, contents.architecture,
-        asdict(contents.sizes),
+        contents.more_words, asdict(contents.sizes),
     )  # fmt: skip
     name = f"{contents.rootfs.name.partition('.')[0]}-disk.{key}.qcow2"
     return Step(

@@ -1,5 +1,6 @@
 """What is big in an image, for builds that hit the limit of the device's partition."""
 
+from argparse import ArgumentTypeError
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,8 +13,10 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a text such as `300M`. Raises ValueError."""
+    """Bytes of a text such as `300M`. Raises ArgumentTypeError."""
     number, unit = (text[:-1], text[-1:]) if text[-1:] in "KMG" else (text, "")
+    if not number.isdecimal():
+        raise ArgumentTypeError(f"expected a size such as 300M, got {text!r}")
     return int(number) * _UNITS[unit]
 
 

@@ -1,10 +1,9 @@
 """The squashfs of an image, the same bytes for the same content."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from extsloader.imagebuild.tools import run_tool
+from extsloader.imagebuild.tools import as_root, run_tool
 
 EPOCH = 1492533000
 """2017-04-18 16:30 UTC, the time that LinuxKit gives to everything it makes."""
@@ -16,6 +15,7 @@ class Compression:
 
     kind: str = "zstd"  # "xz": EVE's GRUB reads gzip and xz only
     level: int = 3  # Zstandard's; 9 saves 6 % and takes three times as long, 15 twelve times
+    block: int = 128 << 10  # bytes that are compressed together, 4 KiB to 1 MiB
     filters: str = ""  # xz's for machine code, such as "x86" (mksquashfs(1), "-Xbcj")
 
 
@@ -24,8 +24,8 @@ DEFAULT = Compression()
 
 def squash_tree(tree: Path, out: Path, compression: Compression = DEFAULT) -> None:
     """Make a squashfs of a directory. Raises MachineError."""
-    command = [*_as_root(), "mksquashfs", str(tree), str(out), "-no-xattrs"]
-    run_tool([*command, *_options(compression)], f"make {out.name}")
+    command = ["mksquashfs", str(tree), str(out), "-no-xattrs", *_options(compression)]
+    run_tool(as_root(command), f"make {out.name}")
 
 
 def squash_tar(tar: Path, out: Path, compression: Compression = DEFAULT) -> None:
@@ -35,15 +35,8 @@ def squash_tar(tar: Path, out: Path, compression: Compression = DEFAULT) -> None
     """
     # sqfstar 4.5.1 takes no compression level, and from a tar the root would get mode 0777.
     with tar.open("rb") as file:
-        run_tool(
-            [*_as_root(), "mksquashfs", "-", str(out), "-tar", *_options(compression)],
-            f"make {out.name}", stdin=file,
-        )  # fmt: skip
-
-
-def _as_root() -> list[str]:
-    """Without this, the root directory of an image belongs to whoever built it."""
-    return [] if os.geteuid() == 0 else ["unshare", "--map-root-user"]
+        command = ["mksquashfs", "-", str(out), "-tar", *_options(compression)]
+        run_tool(as_root(command), f"make {out.name}", stdin=file)
 
 
 def _options(compression: Compression) -> list[str]:
@@ -51,6 +44,6 @@ def _options(compression: Compression) -> list[str]:
     how = ["-Xcompression-level", str(compression.level)] if compression.kind == "zstd" else filters
     return [
         "-noappend", "-no-progress", "-quiet", "-root-mode", "0755",
-        "-comp", compression.kind, *how,
+        "-comp", compression.kind, *how, "-b", str(compression.block),
         "-mkfs-time", str(EPOCH), "-all-time", str(EPOCH),
     ]  # fmt: skip

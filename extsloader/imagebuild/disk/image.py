@@ -13,10 +13,11 @@ from extsloader.imagebuild.disk.table import Partition, Sizes, place, plan_table
 from extsloader.imagebuild.disk.uki import FIRMWARE, extract_sources, make_uki
 from extsloader.imagebuild.tools import run_tool
 from extsloader.imagebuild.tree import read_tar
-from extsloader.model.errors import MachineError
+from extsloader.model.errors import MachineError, SettingsError
 from extsloader.model.reasons import Code
 
 _CHUNK = 1 << 20  # bytes
+_SMALLEST_FAT32 = 33 << 20  # bytes; readers take fewer than 65525 clusters for FAT16
 _EFI_SERIAL, _CONFIG_SERIAL = "e7e00051", "e7e00054"
 
 
@@ -30,12 +31,14 @@ class Contents:
     pkgs: Path | None = None  # pkgs image
     hypervisor: str = "kvm"
     architecture: str = "amd64"
+    more_words: str = ""  # for the kernel's command line
     sizes: Sizes
 
 
 def make_disk(out: Path, contents: Contents, *, raw: bool = False) -> None:
     """Make a qcow2 (or raw) disk. Raises MachineError, SettingsError."""
     partitions = plan_table(contents.sizes)
+    labels = [partition.label for partition in partitions]
     with TemporaryDirectory(dir=out.parent, prefix=".disk-") as name:
         scratch = Path(name)
         fill = {
@@ -44,6 +47,11 @@ def make_disk(out: Path, contents: Contents, *, raw: bool = False) -> None:
             "CONFIG": _make_config(contents, scratch),
             "PKGS": contents.pkgs,
         }
+        if lost := [label for label in fill if fill[label] and label not in labels]:
+            problems = (
+                f"partition {label}: expected room for its content, got none" for label in lost
+            )
+            raise SettingsError(tuple(problems))
         disk = out if raw else scratch / "disk.raw"
         assemble(disk, [(p, fill.get(p.label)) for p in partitions])
         if not raw:
@@ -53,11 +61,12 @@ def make_disk(out: Path, contents: Contents, *, raw: bool = False) -> None:
 
 def _make_efi(contents: Contents, scratch: Path) -> Path:
     uki, efi = scratch / "uki.efi", scratch / "efi.img"
-    sections = extract_sources(read_tar(contents.tar), scratch)
+    sections = extract_sources(read_tar(contents.tar), contents.more_words, scratch)
     make_uki(uki, contents.architecture, sections)
-    fat = Fat(label="EVE", serial=_EFI_SERIAL, size=contents.sizes.efi, bits=32)
+    bits = 32 if contents.sizes.efi >= _SMALLEST_FAT32 else 0
+    fat = Fat(label="EVE", serial=_EFI_SERIAL, size=contents.sizes.efi, bits=bits)
     name = f"EFI/BOOT/{FIRMWARE[contents.architecture].name}"
-    make_fat(efi, fat, {name: uki}, _directory(scratch, "efi"))
+    make_fat(efi, fat, {name: uki})
     return efi
 
 
@@ -69,14 +78,8 @@ def _make_config(contents: Contents, scratch: Path) -> Path:
         found = (path for path in contents.conf.rglob("*") if path.is_file())
         files |= {path.relative_to(contents.conf).as_posix(): path for path in sorted(found)}
     fat = Fat(label="EVE", serial=_CONFIG_SERIAL, size=contents.sizes.config)
-    make_fat(config, fat, files, _directory(scratch, "config"))
+    make_fat(config, fat, files)
     return config
-
-
-def _directory(scratch: Path, name: str) -> Path:
-    path = scratch / name
-    path.mkdir()
-    return path
 
 
 def assemble(disk: Path, parts: Iterable[tuple[Partition, Path | None]]) -> None:
@@ -85,16 +88,21 @@ def assemble(disk: Path, parts: Iterable[tuple[Partition, Path | None]]) -> None
     partitions = [partition for partition, _ in parts]
     starts, size = place(partitions)
     _check_fit(parts)
-    with disk.open("wb") as file:
-        file.truncate(size)
-    with TemporaryFile() as script:
-        script.write(write_script(partitions).encode())
-        script.seek(0)
-        command = ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", str(disk)]
-        run_tool(command, "write the partition table", stdin=script)
+    make_table(disk, size, write_script(partitions))
     for start, (_, content) in zip(starts, parts, strict=True):
         if content:
-            _write_sparse(disk, start, content)
+            write_sparse(disk, start, content)
+
+
+def make_table(disk: Path, size: int, script: str) -> None:
+    """Make an empty disk with a partition table. Raises MachineError."""
+    with disk.open("wb") as file:
+        file.truncate(size)
+    with TemporaryFile() as lines:
+        lines.write(script.encode())
+        lines.seek(0)
+        command = ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", str(disk)]
+        run_tool(command, "write the partition table", stdin=lines)
 
 
 def _check_fit(parts: Iterable[tuple[Partition, Path | None]]) -> None:
@@ -108,7 +116,8 @@ def _check_fit(parts: Iterable[tuple[Partition, Path | None]]) -> None:
             )
 
 
-def _write_sparse(disk: Path, start: int, content: Path) -> None:
+def write_sparse(disk: Path, start: int, content: Path) -> None:
+    """Write a file into a disk; zeros stay holes."""
     with disk.open("r+b") as target, content.open("rb") as source:
         target.seek(start)
         while chunk := source.read(_CHUNK):

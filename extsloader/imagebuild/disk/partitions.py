@@ -1,11 +1,13 @@
 """Partitions of disks, read, replaced and made without mounting anything."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from extsloader.image.superblock import Partition, read_partition
-from extsloader.imagebuild.disk.image import assemble
-from extsloader.imagebuild.disk.table import MIB, Sizes, plan_table
+from extsloader.imagebuild.disk.fat import Fat, make_fat
+from extsloader.imagebuild.disk.image import assemble, make_table, write_sparse
+from extsloader.imagebuild.disk.table import MIB, SECTOR, Sizes, plan_table
 from extsloader.imagebuild.tools import run_tool
 from extsloader.model.errors import MachineError
 from extsloader.model.reasons import Code
@@ -66,3 +68,18 @@ def make_persist_disk(out: Path, size: int) -> None:
     assemble(out, [(partition, None)])
     argv = ["mke2fs", "-q", "-F", "-t", "ext4", "-E", f"offset={MIB}", str(out), f"{size >> 10}k"]
     run_tool(argv, f"make a file system on {out}")
+
+
+def make_stick(out: Path, label: str, files: Mapping[str, Path]) -> None:
+    """A raw, sparse disk like a USB stick from a shop: a DOS table and one FAT with given files.
+
+    Raises MachineError, SettingsError.
+    """
+    used = sum(path.stat().st_size for path in files.values())
+    size = (used // MIB + used // (64 * MIB) + 4) * MIB  # room for directories and the FATs
+    with TemporaryDirectory(dir=out.parent, prefix=".stick-") as folder:
+        fat = Path(folder, "fat")
+        make_fat(fat, Fat(label=label, serial="57100001", size=size), files)
+        script = f"label: dos\nstart={MIB // SECTOR}, size={size // SECTOR}, type=c\n"
+        make_table(out, MIB + size, f"label-id: 0x57100000\n{script}")
+        write_sparse(out, MIB, fat)

@@ -83,7 +83,7 @@ def place(partitions: Sequence[Partition]) -> tuple[list[int], int]:
 
     Raises SettingsError for a size that is none.
     """
-    wrong = [p for p in partitions if p.size % MIB]
+    wrong = [p for p in partitions if p.size < 0 or p.size % MIB]
     if wrong:
         problems = (f"partition {p.label}: expected whole MiB, got {p.size} bytes" for p in wrong)
         raise SettingsError(tuple(problems))

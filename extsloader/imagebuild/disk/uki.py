@@ -15,9 +15,9 @@ from extsloader.model.errors import MachineError
 from extsloader.model.reasons import Code
 
 _STUBS = Path("/usr/lib/systemd/boot/efi")
-_FIRST = 0x20000  # behind the stub's own sections, which end below (checked)
 _ALIGNMENT = 0x1000  # UAPI.5: sections may not share a page
 _PE_AT = 0x3C  # e_lfanew
+_OPTIONAL = 24  # where the optional header begins, after signature and COFF header
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ SOURCES = {
 """Sections and the files of a root file system that they hold."""
 
 
-def extract_sources(tree: Tree, scratch: Path) -> dict[str, Path]:
+def extract_sources(tree: Tree, more_words: str, scratch: Path) -> dict[str, Path]:
     """Copy what boots out of a root file system; by section. Raises MachineError."""
     if missing := [path for path in SOURCES.values() if path not in tree]:
         reason = f"its root file system has no {' and no '.join(missing)}"
@@ -52,6 +52,9 @@ def extract_sources(tree: Tree, scratch: Path) -> dict[str, Path]:
     for section, path in SOURCES.items():
         found[section] = scratch / section[1:]
         found[section].write_bytes(read_content(tree[path]))
+    if more_words:
+        words = found[".cmdline"].read_text().strip()
+        found[".cmdline"].write_text(f"{words} {more_words}")
     return found
 
 
@@ -61,17 +64,30 @@ def make_uki(out: Path, architecture: str, sections: Mapping[str, Path]) -> None
     if not stub.exists():
         hint = "apt-get install systemd-boot-efi"
         raise MachineError(Code.IO, "make a bootable disk", f"{stub} is missing", hint)
-    run_tool(["objcopy", *_place(sections), str(stub), str(out)], "join kernel and boot stub")
+    placed = _place(sections, find_end(stub.read_bytes()))
+    run_tool(["objcopy", *placed, str(stub), str(out)], "join kernel and boot stub")
     _strip_time(out)
 
 
-def _place(sections: Mapping[str, Path]) -> list[str]:
-    words, address = [], _FIRST
+def find_end(stub: bytes) -> int:
+    """The first address behind a stub's own sections (PE format, "Optional Header")."""
+    (start,) = struct.unpack_from("<I", stub, _PE_AT)
+    base, size = struct.unpack_from("<Q 24x I", stub, start + _OPTIONAL + 24)
+    return int(base) + _round_up(size)
+
+
+def _place(sections: Mapping[str, Path], address: int) -> list[str]:
+    """What makes objcopy put sections one after the other, from an address on."""
+    words = []
     for name, path in sections.items():
         words += ["--add-section", f"{name}={path}"]
         words += ["--change-section-vma", f"{name}={address:#x}"]
-        address += -(-path.stat().st_size // _ALIGNMENT) * _ALIGNMENT
+        address += _round_up(path.stat().st_size)
     return words
+
+
+def _round_up(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
 def _strip_time(program: Path) -> None:
@@ -81,5 +97,5 @@ def _strip_time(program: Path) -> None:
         (start,) = struct.unpack("<I", file.read(4))
         file.seek(start + 8)
         file.write(struct.pack("<I", EPOCH))
-        file.seek(start + 88)
+        file.seek(start + _OPTIONAL + 64)
         file.write(bytes(4))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from extsloader.image.schema import parse_manifest
 from extsloader.image.signing import load_private_key
+from extsloader.imagebuild.erofs import make_erofs
 from extsloader.imagebuild.image import add_verity, measure_image, sign_image
 from extsloader.imagebuild.keys import make_keys
 from extsloader.imagebuild.linuxkit.definition import Definition, load_definition
@@ -31,17 +32,20 @@ def tar(args: Namespace) -> None:
 
 
 def squash(args: Namespace) -> None:
-    """Make a squashfs of a tar file."""
-    with timed("squashfs"), whole_file(args.output) as unfinished:
-        squash_tar(args.tar, unfinished, compression(args))
+    """Make a squashfs, or an erofs, of a tar file."""
+    with timed(args.format), whole_file(args.output) as unfinished:
+        if args.format == "erofs":
+            make_erofs(args.tar, unfinished)
+        else:
+            squash_tar(args.tar, unfinished, compression(args))
         check_limit(unfinished, args.limit, args.tar)
 
 
 def compression(args: Namespace) -> Compression:
     """How to compress; EVE filters machine code of both its architectures for xz."""
     if args.compression == "xz":
-        return Compression(kind="xz", filters="x86,arm")
-    return Compression(level=args.level)
+        return Compression(kind="xz", filters="x86,arm", block=args.block_size)
+    return Compression(level=args.level, block=args.block_size)
 
 
 def verity(args: Namespace) -> None:

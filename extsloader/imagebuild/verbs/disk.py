@@ -50,7 +50,7 @@ def _contents(args: Namespace, *, tar: Path, rootfs: Path, pkgs: Path | None = N
     sizes = Sizes(efi=args.size_efi, imga=args.size_imga, pkgs=room, persist=args.size_persist)
     return Contents(
         tar=tar, rootfs=rootfs, conf=args.conf, pkgs=pkgs,
-        hypervisor=args.hv, architecture=args.arch, sizes=sizes,
+        hypervisor=args.hv, architecture=args.arch, more_words=args.cmdline_add, sizes=sizes,
     )  # fmt: skip
 
 

@@ -1,3 +1,4 @@
+from argparse import ArgumentTypeError
 from io import BytesIO
 from pathlib import Path
 
@@ -23,6 +24,12 @@ TREE: Tree = {
 )
 def test_sizes_are_read_with_their_unit(text: str, size: int) -> None:
     assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "M", "-5M", "1.5G", "5m", "0x10"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match=f"expected a size such as 300M, got {text!r}"):
+        parse_size(text)
 
 
 def test_files_count_for_their_container_or_directory_and_hard_links_once() -> None:

@@ -2,16 +2,18 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
+from extsloader.imagebuild.disk.boot_files import read_sections
 from extsloader.imagebuild.disk.image import Contents, make_disk
 from extsloader.imagebuild.disk.table import MIB, Sizes
 from extsloader.imagebuild.tree import Kind, Node, Tree, write_tar
-from extsloader.model.errors import MachineError
+from extsloader.model.errors import MachineError, SettingsError
 
 SMALL = Sizes(efi=34 * MIB, imga=2 * MIB, config=MIB, persist=4 * MIB)
 BOOT: Tree = {
@@ -38,6 +40,10 @@ def contents(directory: Path, tree: Tree = BOOT) -> Contents:
     )
 
 
+def resize(parts: Contents, **sizes: int) -> Contents:
+    return replace(parts, sizes=replace(parts.sizes, **sizes))
+
+
 def read_table(disk: Path) -> list[dict[str, str | int]]:
     out = subprocess.run(["sfdisk", "-J", disk], check=True, capture_output=True).stdout
     partitions: list[dict[str, str | int]] = json.loads(out)["partitiontable"]["partitions"]
@@ -57,6 +63,9 @@ def test_a_disk_holds_loader_image_and_configuration(tmp_path: Path) -> None:
 
     table = read_table(disk)
     assert [entry["name"] for entry in table] == ["EFI System", "IMGA", "CONFIG", "P3"]
+    assert [str(entry["type"])[:8] for entry in table] == [
+        "C12A7328", "5DFBF5F4", "13307E62", "5F24425A",
+    ]  # fmt: skip
     assert [entry.get("attrs") for entry in table] == [
         "LegacyBIOSBootable", "GUID:49,56", None, None,
     ]  # fmt: skip
@@ -76,6 +85,39 @@ def test_the_loader_holds_what_boots(tmp_path: Path) -> None:
         dump = ["objcopy", "-O", "binary", "--dump-section", f"{section}={out}", f"{tmp_path}/uki"]
         subprocess.run([*dump, "/dev/null"], check=True)
         assert out.read_bytes() == BOOT[path].content
+
+
+def test_words_are_added_to_the_command_line(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.raw"
+    make_disk(disk, replace(contents(tmp_path), more_words="a=b"), raw=True)
+
+    assert read_sections(read_fat(disk, 0, "EFI/BOOT/BOOTX64.EFI"))[".cmdline"] == b"quiet a=b"
+
+
+@pytest.mark.parametrize(("mebibytes", "kind"), [(16, b"FAT16"), (33, b"FAT32")])
+def test_firmware_takes_the_file_system_for_what_it_is(
+    tmp_path: Path, mebibytes: int, kind: bytes
+) -> None:
+    disk = tmp_path / "disk.raw"
+    make_disk(disk, resize(contents(tmp_path), efi=mebibytes * MIB), raw=True)
+
+    boot = disk.read_bytes()[MIB : MIB + 512]
+    assert kind in (boot[54:59], boot[82:87])
+
+
+def test_a_partition_without_room_for_its_content_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="partition IMGA: expected room"):
+        make_disk(tmp_path / "disk.raw", resize(contents(tmp_path), imga=0), raw=True)
+
+
+def test_a_pkgs_image_gets_a_partition(tmp_path: Path) -> None:
+    disk, parts = tmp_path / "disk.raw", contents(tmp_path)
+    with_pkgs = replace(resize(parts, pkgs=2 * MIB), pkgs=parts.rootfs)
+    make_disk(disk, with_pkgs, raw=True)
+
+    (entry,) = (entry for entry in read_table(disk) if entry["name"] == "PKGS")
+    start = int(entry["start"]) * 512
+    assert disk.read_bytes()[start:].startswith(parts.rootfs.read_bytes())
 
 
 def test_the_same_contents_give_the_same_bytes_anywhere(tmp_path: Path) -> None:

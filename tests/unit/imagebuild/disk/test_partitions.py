@@ -2,11 +2,13 @@ from pathlib import Path
 
 import pytest
 
+from extsloader.image.fat import find_extents, list_root
 from extsloader.image.superblock import read_partition, read_superblock, reader
 from extsloader.imagebuild.disk.partitions import (
     copy_partition,
     make_persist_disk,
     make_pkgs_disk,
+    make_stick,
     replace_partition,
 )
 from extsloader.imagebuild.tools import run_tool
@@ -40,6 +42,34 @@ def test_a_persistent_disk_is_empty_and_sparse(tmp_path: Path) -> None:
         assert partition.label == "P3"
         superblock = read_superblock(lambda at, size: read(partition.first + at, size))
     assert superblock.fs_type is FsType.EXT
+
+
+def test_a_stick_is_a_fat_on_a_dos_partition(tmp_path: Path) -> None:
+    image, stick = tmp_path / "image", tmp_path / "stick"
+    image.write_bytes(b"pkgs" * MIB + b"end")
+    make_stick(stick, "EVEPKGS", {"rootfs-pkgs.img": image})
+
+    entry = stick.read_bytes()[446:462]
+    assert (entry[4], int.from_bytes(entry[8:12], "little")) == (0x0C, MIB // 512)
+    with stick.open("rb") as file:
+        read, size = reader(file.fileno()), stick.stat().st_size - MIB
+
+        def within(at: int, length: int) -> bytes:
+            return read(MIB + at, length)
+
+        listing = list_root(within, size, ["rootfs-pkgs.img"])
+        assert listing.file
+        extents = find_extents(within, size, listing.file)
+        content = b"".join(within(extent.offset, extent.size) for extent in extents)
+    assert (listing.label, content) == ("EVEPKGS", image.read_bytes())
+
+
+def test_a_stick_of_holes_takes_no_room(tmp_path: Path) -> None:
+    with (tmp_path / "image").open("wb") as file:
+        file.truncate(256 * MIB)
+    make_stick(tmp_path / "stick", "EVEPKGS", {"rootfs-pkgs.img": tmp_path / "image"})
+
+    assert (tmp_path / "stick").stat().st_blocks * 512 < 4 * MIB
 
 
 def test_a_partition_of_a_qcow2_is_read_and_replaced(tmp_path: Path) -> None:

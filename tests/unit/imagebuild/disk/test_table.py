@@ -36,12 +36,14 @@ def test_the_script_says_types_ids_labels_and_attributes_as_eves_table_has_them(
 
 
 def test_a_size_that_is_not_whole_is_refused_for_every_partition_at_once() -> None:
-    wrong = [Partition(label=name, kind="", uuid="", size=1) for name in ("A", "B")]
+    wrong = [
+        Partition(label=name, kind="", uuid="", size=size) for name, size in (("A", 1), ("B", -MIB))
+    ]
 
     with pytest.raises(SettingsError) as caught:
         place(wrong)
 
     assert caught.value.problems == (
         "partition A: expected whole MiB, got 1 bytes",
-        "partition B: expected whole MiB, got 1 bytes",
+        "partition B: expected whole MiB, got -1048576 bytes",
     )
