@@ -25,6 +25,7 @@ from extsloader.imagebuild.options import (
     add_target,
     add_time,
 )
+from extsloader.imagebuild.steps import PROGRESS
 from extsloader.model.errors import ExtsloaderError, ImageRefusedError, MachineError, SettingsError
 
 Add = Callable[[str, str, str], ArgumentParser]
@@ -39,6 +40,7 @@ _EXIT_CODES = "exit codes: 0 done, 1 refused or failed, 2 wrong usage"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     args = make_parser().parse_args(argv)
+    PROGRESS.set(args.progress and sys.stdout.isatty())
     try:
         # pydantic, cryptography and PyYAML take 0.2 s to load, which --help need not wait for.
         area = import_module(f"extsloader.imagebuild.verbs.{args.area}")
@@ -80,6 +82,9 @@ def make_parser() -> ArgumentParser:
     def add(area: str, name: str, text: str) -> ArgumentParser:
         verb = verbs.add_parser(name, help=text, description=text, epilog=_EXIT_CODES)
         verb.set_defaults(area=area)
+        verb.add_argument(
+            "--progress", action="store_true", help="on a terminal, show how long a step runs"
+        )
         return verb
 
     build = add("building", "build", "all of it: from an image definition to a signed image")

@@ -1,13 +1,14 @@
 """Steps whose output is named by its inputs: done once, kept, and resumed where a build stopped."""
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from threading import Event, Thread
 from time import perf_counter
 
 from extsloader.imagebuild.tree import Node, open_content
@@ -56,13 +57,35 @@ def _forget_older(output: Path) -> None:
         older.unlink()
 
 
+PROGRESS: ContextVar[bool] = ContextVar("PROGRESS", default=False)
+"""Whether somebody watches: then a step that takes its time shows for how long."""
+
+_TICK = 0.2  # seconds
+
+
+@contextmanager
+def _ticking(title: str, start: float) -> Iterator[None]:
+    done = Event()
+
+    def tick() -> None:
+        while not done.wait(_TICK):
+            print(f"{title:<40} {perf_counter() - start:.1f} s ...", end="\r", flush=True)
+
+    thread = Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 @contextmanager
 def timed(title: str) -> Iterator[None]:
     """Print what is being done, and how long it took."""
-    if sys.stdout.isatty():
-        print(f"{title:<40} ...", end="\r", flush=True)
     start = perf_counter()
-    yield
+    with _ticking(title, start) if PROGRESS.get() else nullcontext():
+        yield
     print(f"{title:<40} {perf_counter() - start:.2f} s", flush=True)
 
 

@@ -1,7 +1,9 @@
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
 
+from extsloader.imagebuild import steps
 from extsloader.imagebuild.steps import Step, digest_tree, name_by, run_steps, whole_file
 from extsloader.imagebuild.tree import Kind, Node
 
@@ -82,3 +84,20 @@ def test_a_file_that_was_not_finished_leaves_the_old_one_and_nothing_else(tmp_pa
 
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_who_watches_sees_how_long_a_step_has_been_running(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "_TICK", 0.001)
+    watching = copy_context()
+    watching.run(steps.PROGRESS.set, True)
+
+    def work() -> None:
+        with steps.timed("slow"):
+            while "..." not in (shown := capsys.readouterr().out):
+                pass
+            assert shown.startswith("slow")
+
+    watching.run(work)
+    assert capsys.readouterr().out.endswith(" s\n")
