@@ -5,6 +5,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from extsloader.imagebuild.debian.apt import open_apt
 from extsloader.imagebuild.debian.archive import choose, fetch
 from extsloader.imagebuild.debian.packages import Deb
 from extsloader.imagebuild.debian.recipe import Recipe, load_images, load_lock
@@ -74,7 +75,9 @@ def prepare_rootfs(recipes: Sequence[Recipe], args: Namespace) -> list[Step]:
         debs = load_lock(recipe, args.arch)
         step = plan_rootfs(recipe, _gather(recipe, debs, args), cache)
         if not step.output.exists():
-            debs, replaced = choose(debs, cache.debs, recipe, allow_newer=args.allow_newer)
+            apt = open_apt(args.arch, cache.root)
+            allowed = args.allow_newer
+            debs, replaced = choose(debs, cache.debs, recipe, apt, allow_newer=allowed)
             newer |= {recipe.name: replaced} if replaced else {}
             step = plan_rootfs(recipe, _gather(recipe, debs, args), cache)
             wanted |= set() if step.output.exists() else set(debs)
@@ -82,7 +85,7 @@ def prepare_rootfs(recipes: Sequence[Recipe], args: Namespace) -> list[Step]:
     _warn_newer(newer)
     if missing := [deb for deb in sorted(wanted) if not (cache.debs / deb.file_name).exists()]:
         with timed(f"fetch {len(missing)} packages"):
-            fetch(missing, cache.debs)
+            fetch(missing, cache.debs, open_apt(args.arch, cache.root))
     return steps
 
 

@@ -5,9 +5,9 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from extsloader.imagebuild.debian.apt import Apt
 from extsloader.imagebuild.debian.packages import Deb, close, parse_depends, parse_show
 from extsloader.imagebuild.debian.recipe import Recipe
-from extsloader.imagebuild.tools import run_tool
 from extsloader.model.errors import MachineError
 from extsloader.model.reasons import Code
 
@@ -17,20 +17,20 @@ _ONLY_DEPENDS = tuple(
 )
 
 
-def resolve(recipe: Recipe) -> tuple[Deb, ...]:
+def resolve(recipe: Recipe, apt: Apt) -> tuple[Deb, ...]:
     """The closure of a recipe at the versions that apt would install now. Raises MachineError."""
     stage = f"resolve the packages of {recipe.name}"
     hint = "run `apt-get update`, and check the names in the recipe"
-    text = run_tool(
+    text = apt.run(
         ["apt-cache", "depends", "--recurse", *_ONLY_DEPENDS, *recipe.packages], stage, hint=hint
     ).decode()
     names = close(recipe.packages, recipe.exclude, parse_depends(text))
-    shown = run_tool(["apt-cache", "show", "--no-all-versions", *names], stage, hint=hint)
+    shown = apt.run(["apt-cache", "show", "--no-all-versions", *names], stage, hint=hint)
     return tuple(sorted(parse_show(shown.decode())))
 
 
 def choose(
-    debs: Sequence[Deb], cache: Path, recipe: Recipe, *, allow_newer: bool
+    debs: Sequence[Deb], cache: Path, recipe: Recipe, apt: Apt, *, allow_newer: bool
 ) -> tuple[tuple[Deb, ...], tuple[Deb, ...]]:
     """Replace what is neither cached nor offered any more; returns all debs, then the new ones.
 
@@ -40,7 +40,7 @@ def choose(
     missing = [deb for deb in debs if not (cache / deb.file_name).exists()]
     if not missing:
         return tuple(debs), ()
-    offered = _list_offers([deb.package for deb in missing], recipe.name)
+    offered = _list_offers([deb.package for deb in missing], recipe.name, apt)
     gone = [deb for deb in missing if deb not in offered]
     if gone and not allow_newer:
         raise MachineError(
@@ -51,23 +51,23 @@ def choose(
         )
     newest = {deb.package: deb for deb in reversed(offered)}  # apt shows its favourite first
     if any(deb.package not in newest for deb in gone):
-        chosen = resolve(recipe)
+        chosen = resolve(recipe, apt)
         return chosen, tuple(deb for deb in chosen if deb not in debs)
     chosen = tuple(newest[deb.package] if deb in gone else deb for deb in debs)
     return chosen, tuple(newest[deb.package] for deb in gone)
 
 
-def _list_offers(packages: Sequence[str], recipe: str) -> tuple[Deb, ...]:
+def _list_offers(packages: Sequence[str], recipe: str, apt: Apt) -> tuple[Deb, ...]:
     """What apt has of these names; `apt-cache show` fails for one that it does not know."""
     stage, hint = f"look up the packages of {recipe}", "run `apt-get update`"
-    known = set(run_tool(["apt-cache", "pkgnames"], stage, hint=hint).decode().split())
+    known = set(apt.run(["apt-cache", "pkgnames"], stage, hint=hint).decode().split())
     names = [name for name in packages if name in known]
     if not names:
         return ()
-    return parse_show(run_tool(["apt-cache", "show", *names], stage, hint=hint).decode())
+    return parse_show(apt.run(["apt-cache", "show", *names], stage, hint=hint).decode())
 
 
-def fetch(debs: Iterable[Deb], cache: Path) -> int:
+def fetch(debs: Iterable[Deb], cache: Path, apt: Apt) -> int:
     """Download what the cache lacks and check its digest; returns how many that were.
 
     Raises MachineError(E_IO, E_DIGEST); archives that arrived whole stay in the cache.
@@ -77,7 +77,7 @@ def fetch(debs: Iterable[Deb], cache: Path) -> int:
         return 0
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix="incoming-") as incoming:
-        run_tool(
+        apt.run(
             [
                 "apt-get", "-qq", "-o", "Acquire::Retries=3",
                 # apt's own unprivileged user may not write below our cache (apt.conf(5)).

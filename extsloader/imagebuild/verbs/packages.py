@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from extsloader import __version__
+from extsloader.imagebuild.debian.apt import open_apt
 from extsloader.imagebuild.debian.archive import resolve
 from extsloader.imagebuild.debian.packages import format_lock
 from extsloader.imagebuild.debian.recipe import Recipe, load_images, load_lock, load_recipe
@@ -19,7 +20,7 @@ def lock(args: Namespace) -> None:
     """Resolve recipes anew and write their lock files."""
     for name in args.names:
         recipe = load_recipe(args.recipes / name)
-        debs = resolve(recipe)
+        debs = resolve(recipe, open_apt(args.arch, args.cache))
         path = recipe.lock_file(args.arch)
         path.write_text(format_lock(name, debs))
         print(f"{path}: {len(debs)} packages")
