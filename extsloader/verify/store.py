@@ -68,22 +68,37 @@ class Store:
         self._descriptor = descriptor
 
     def find(self, image: ImageSpec, envelope: bytes, progress: Progress) -> int | None:
-        """A descriptor of the same image, signed in the same way, if its bytes are still good."""
+        """A descriptor of the same image, if its bytes are still good; signed as it is now.
+
+        The file stays the one that may be mounted already: only its trailer is written anew.
+        """
+        name = image_name(image.digest)
         try:
-            descriptor = os.open(image_name(image.digest), FLAGS, dir_fd=self._descriptor)
+            descriptor = os.open(name, FLAGS, dir_fd=self._descriptor)
         except OSError:
             return None
         try:
             with _store_errors("read"):
-                trailer = read_trailer(reader(descriptor), image.size)
-                if trailer and trailer.envelope == envelope:
-                    got = hash_all(partial(_read_into, descriptor), image.size, progress)
-                    check_digest(image, got)
-                    return descriptor
-        except ImageRefusedError:
-            pass  # damaged on our own disk: the medium has a good one
-        os.close(descriptor)
-        return None
+                got = hash_all(partial(_read_into, descriptor), image.size, progress)
+                check_digest(image, got)
+            if not _has_envelope(descriptor, image.size, envelope):
+                self._sign_anew(name, image.size, envelope)
+        except ImageRefusedError:  # damaged on our own disk: the medium has a good one
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def _sign_anew(self, name: str, size: int, envelope: bytes) -> None:
+        """A power cut in here costs this copy: its trailer's checksum shows it (docs, trailer)."""
+        trailer = encode_trailer(size, envelope)
+        with _store_errors("write"):
+            descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW, dir_fd=self._descriptor)
+            try:
+                write_all(descriptor, trailer, size)
+                os.ftruncate(descriptor, size + len(trailer))
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def check_room(self, image: ImageSpec, reserve: int) -> None:
         """Refuse before copying what cannot fit (E_RESOURCE)."""
@@ -121,7 +136,7 @@ class Store:
         """Give the finished file its name; before that, nobody can see or mount it."""
         try:
             self._link(descriptor, name)
-        except FileExistsError:  # damaged, or signed otherwise: replaced in one step
+        except FileExistsError:  # damaged: replaced in one step
             self._unlink(f"{name}.new")
             self._link(descriptor, f"{name}.new")
             os.replace(
@@ -225,6 +240,14 @@ def check_content(descriptor: int, image: ImageSpec) -> None:
             "build the image anew, and sign what was built",
         )
     verify_tree(descriptor, image.verity)
+
+
+def _has_envelope(descriptor: int, size: int, envelope: bytes) -> bool:
+    try:
+        trailer = read_trailer(reader(descriptor), size)
+    except ImageRefusedError:
+        return False
+    return trailer is not None and trailer.envelope == envelope
 
 
 def _read_into(descriptor: int, buffer: memoryview, offset: int) -> int:

@@ -85,18 +85,22 @@ def test_the_same_image_again_is_not_copied_again(path: Path) -> None:
     os.close(descriptor)
 
 
-def test_the_same_bytes_under_a_new_manifest_replace_the_old_ones(
+def test_the_same_bytes_under_a_new_manifest_are_signed_anew_in_the_file_that_is_there(
     path: Path, good: Manifest
 ) -> None:
-    os.close(verify(ask(path), ignore)[1])
-    newer = replace(good, sequence=2)
-    append_trailer(str(path), images.envelope(newer))
-    image, descriptor = verify(ask(path), ignore)
+    first, descriptor = verify(ask(path), ignore)
+    inode = os.fstat(descriptor).st_ino
     os.close(descriptor)
-    assert image.manifest.sequence == 2
-    stored = ask(Path(image.path), SourceKind.STORED, keys=ask(path).keys)
+    newer = replace(good, sequence=2, version="a-longer-one")
+    append_trailer(str(path), images.envelope(newer))
+
+    image, descriptor = verify(ask(path), ignore)
+
+    assert (image.manifest.sequence, os.fstat(descriptor).st_ino) == (2, inode)
+    os.close(descriptor)
+    stored = ask(Path(first.path), SourceKind.STORED, keys=ask(path).keys)
     image, descriptor = verify(stored, ignore)
-    assert image.manifest.sequence == 2
+    assert image.manifest == newer
     os.close(descriptor)
 
 
