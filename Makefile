@@ -40,12 +40,12 @@ help: ## show this list
 pkgs_rootfs: definitions keys ## the signed pkgs image, in dist/ARCH/VERSION/installer
 	$(MKEXT) build $(OUT)/rootfs_pkgs-$(HV).yml --key $(KEYS)/extsloader.key \
 	  --out $(DIST)/installer --image-version $(VERSION) --hypervisor $(HV) --arch $(ARCH) --allow-newer
-	@$(MKEXT) sbom $(OUT)/rootfs_pkgs-$(HV).yml --arch $(ARCH) -o $(DIST)/installer/rootfs-pkgs.spdx.json
+	@$(MKEXT) sbom $(OUT)/rootfs_pkgs-$(HV).yml --arch $(ARCH) --allow-newer -o $(DIST)/installer/rootfs-pkgs.spdx.json
 	@$(MAKE) --no-print-directory current
 
 bootstrap_rootfs: definitions keys ## the bootstrap image, in dist/ARCH/VERSION/installer
 	$(MKEXT) bootstrap $(BOOTSTRAP) --no-disk $(BOOTSTRAP_OPTIONS)
-	@$(MKEXT) sbom $(BOOTSTRAP) --arch $(ARCH) -o $(DIST)/installer/rootfs-bootstrap.spdx.json
+	@$(MKEXT) sbom $(BOOTSTRAP) --arch $(ARCH) --allow-newer -o $(DIST)/installer/rootfs-bootstrap.spdx.json
 	@$(MAKE) --no-print-directory current
 
 multi_rootfs: bootstrap_rootfs pkgs_rootfs ## both images

@@ -154,9 +154,11 @@ def _add_package_verbs(add: Add) -> None:
     add_packages(pkg)
 
     sbom = add("packages", "sbom", "say what images are made of, as SPDX, from the lock files")
-    add_definition(sbom, several=True)
-    sbom.add_argument("--recipe", action="append", default=[], metavar="NAME",
-        help="only the image of this recipe; may be repeated")  # fmt: skip
+    about = sbom.add_mutually_exclusive_group(required=True)
+    about.add_argument("definition", type=Path, nargs="*", default=[], metavar="DEFINITION",
+        help="an image definition, more are appended to the first")  # fmt: skip
+    about.add_argument("--recipe", action="append", metavar="NAME",
+        help="instead: the image of this recipe; may be repeated")  # fmt: skip
     add_output(sbom, "OUT.spdx.json")
     add_packages(sbom)
     add_time(sbom)

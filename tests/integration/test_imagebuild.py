@@ -113,6 +113,9 @@ def test_the_lock_files_say_what_the_image_is_made_of(project: Project) -> None:
 
     names = {package["name"] for package in json.loads(out.read_bytes())["packages"]}
     assert names == {"pkgs", "extsloader/demo:local", "demo"}
+    assert main(["sbom", "--recipe", "demo", "-o", str(out), *options]) == 0
+    names = {package["name"] for package in json.loads(out.read_bytes())["packages"]}
+    assert names == {"extsloader/demo:local", "demo"}
 
 
 def test_the_image_proves_itself(project: Project) -> None:

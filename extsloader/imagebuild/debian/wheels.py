@@ -87,9 +87,16 @@ def find_target(debs: Iterable[Deb], architecture: str) -> Target:
 
 
 def fetch_wheels(
-    requirements: Path, sources: Sequence[str], target: Target, cache: Path
+    requirements: Path,
+    sources: Sequence[str],
+    target: Target,
+    cache: Path,
+    *,
+    offline: bool = False,
 ) -> tuple[Wheel, ...]:
     """The archives that a requirements file names, from the cache or else by pip.
+
+    Offline they are none unless the cache has them.
 
     Raises SettingsError for the file, MachineError(E_IO, E_DIGEST) for what arrived.
     """
@@ -101,6 +108,8 @@ def fetch_wheels(
     key = hashlib.sha256(repr((text, sorted(sources), target)).encode()).hexdigest()[:16]
     directory = cache / f"{requirements.stem}-{target.architecture}.{key}"
     if not directory.exists():
+        if offline:
+            return ()
         with _unfinished(directory) as incoming:
             _download(requirements, sources, target, incoming)
     known = set(_HASH.findall(text))

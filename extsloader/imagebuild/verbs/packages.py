@@ -1,13 +1,16 @@
 """Verbs about recipes and their packages."""
 
 from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import quote
 
 from extsloader import __version__
 from extsloader.imagebuild.debian.apt import open_apt
-from extsloader.imagebuild.debian.archive import resolve
+from extsloader.imagebuild.debian.archive import choose, resolve
 from extsloader.imagebuild.debian.packages import format_lock
 from extsloader.imagebuild.debian.recipe import Recipe, load_images, load_lock, load_recipe
+from extsloader.imagebuild.debian.wheels import fetch_wheels, find_target
 from extsloader.imagebuild.linuxkit.definition import load_definition
 from extsloader.imagebuild.oci.layout import write_image
 from extsloader.imagebuild.plan import Cache
@@ -41,29 +44,41 @@ def pkg(args: Namespace) -> None:
 
 
 def sbom(args: Namespace) -> None:
-    """Say what the images of a definition are made of."""
-    recipes, others = load_images(load_definition(*args.definition), args.recipes)
-    wanted = {
-        name: recipe
-        for name, recipe in recipes.items()
-        if not args.recipe or recipe.name in args.recipe
-    }
-    images = {
-        Part(name=name, version=__version__): _list_parts(recipe, args.arch)
-        for name, recipe in wanted.items()
-    }
-    locks = {} if args.recipe else load_locks(args.images_lock)
-    foreign = () if args.recipe else others
-    images |= {Part(name=name, version=locks.get(name, "not locked")): [] for name in foreign}
-    title = args.definition[0].name.partition(".")[0]
+    """Say what the images of recipes, or all of a definition, are made of."""
+    if args.recipe:
+        recipes = [load_recipe(args.recipes / name) for name in args.recipe]
+        name = "-".join(args.recipe)
+        contents = _list_images(recipes, args)
+    else:
+        found, others = load_images(load_definition(*args.definition), args.recipes)
+        name = args.definition[0].name.partition(".")[0]
+        contents = _list_images(found.values(), args)
+        locks = load_locks(args.images_lock)
+        foreign = [Part(name=other, version=locks.get(other, "")) for other in others]
+        contents |= {Part(name=name, version=__version__): [*contents, *foreign]}
     with whole_file(args.output) as unfinished:
-        unfinished.write_bytes(make_sbom(title, images, args.issued_at))
+        unfinished.write_bytes(make_sbom(name, contents, args.issued_at))
 
 
-def _list_parts(recipe: Recipe, architecture: str) -> list[Part]:
-    parts = name_debs(load_lock(recipe, architecture))
+def _list_images(recipes: Iterable[Recipe], args: Namespace) -> dict[Part, list[Part]]:
+    return {
+        Part(name=f"extsloader/{recipe.name}:local", version=__version__): _list_parts(recipe, args)
+        for recipe in recipes
+    }
+
+
+def _list_parts(recipe: Recipe, args: Namespace) -> list[Part]:
+    cache = Cache(root=args.cache)
+    debs = load_lock(recipe, args.arch)
+    if args.allow_newer:
+        apt = open_apt(args.arch, cache.root)
+        debs, _ = choose(debs, cache.debs, recipe, apt, allow_newer=True)  # as a build does
+    parts = name_debs(debs)
     if recipe.python and recipe.python.requirements:
-        parts += name_requirements(Path(recipe.python.requirements).read_text())
+        path, target = Path(recipe.python.requirements), find_target(debs, args.arch)
+        wheels = fetch_wheels(path, recipe.python.sources, target, cache.wheels, offline=True)
+        parts += name_requirements(path.read_text(), {one.name: one.sha256 for one in wheels})
     if recipe.python and recipe.python.project:
-        parts.append(Part(name="extsloader", version=__version__))
+        url = f"pkg:generic/extsloader@{quote(__version__)}"
+        parts.append(Part(name="extsloader", version=__version__, purl=url))
     return parts
