@@ -52,6 +52,7 @@ class UnrulyMachine:
     mounted: set[Digest] = field(default_factory=set)
     damaged: set[Digest] = field(default_factory=set)  # of which a bad block was read
     layers: set[ServiceName] = field(default_factory=set)  # services with mounts of their own
+    told: set[ServiceName] = field(default_factory=set)  # to go, and to stay away
     containers: dict[ServiceName, Container] = field(default_factory=dict)
     in_flight: dict[Hashable, Effect] = field(default_factory=dict)
     timers: dict[TimerId, float] = field(default_factory=dict)
@@ -141,8 +142,10 @@ class UnrulyMachine:
                 self._check_start(service, run, world)
                 self._begin(("service", service), effect)
             case fx.RemoveService(plan):
-                if effect.unmount:
+                # One that was told to go waited for its users then; others may be told since.
+                if effect.unmount and plan.service not in self.told:
                     self._check_stop(plan.service, world)
+                self.told.discard(plan.service)
                 self._begin(("service", plan.service), effect)
             case fx.CheckReady(service, run):
                 self._begin(("check", service, run), effect)
@@ -153,6 +156,7 @@ class UnrulyMachine:
         to_go = world.services[effect.service].after_removal is ServicePhase.IDLE
         if to_go and isinstance(effect, fx.SignalService):
             self._check_stop(effect.service, world)
+            self.told.add(effect.service)
 
     def _begin(self, key: Hashable, effect: Effect) -> None:
         assert key not in self.in_flight, f"{effect} overtakes {self.in_flight[key]}"
