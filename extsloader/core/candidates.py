@@ -89,7 +89,7 @@ def take_superblock(world: World, source: SourceId, superblock: Superblock) -> S
         return Step(_admit(world, candidate.source))
     problem = admit.refuse_probed(candidate.source, superblock, world.settings.filters)
     phase = CandidatePhase.IGNORED if problem else CandidatePhase.QUEUED
-    return Step(_put(world, replace(candidate, phase=phase, problem=problem)))
+    return Step(_put(world, replace(candidate, phase=phase, problem=problem, file=superblock.file)))
 
 
 def take_progress(world: World, source: SourceId, done: int, total: int) -> Step:

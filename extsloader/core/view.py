@@ -6,6 +6,7 @@ from extsloader.core.supervision import UP
 from extsloader.model.ids import Digest, ServiceName, short
 from extsloader.model.machine import Moment
 from extsloader.model.reasons import Problem
+from extsloader.model.source import name_place
 from extsloader.model.status import (
     AgentState,
     CandidateStatus,
@@ -126,7 +127,7 @@ def _show_image(world: World) -> ImageStatus | None:
         version=manifest.version,
         sequence=manifest.sequence,
         digest=manifest.image.digest,
-        source=image.source.path,
+        source=name_place(image.source.path, origin.file if origin else ""),
         source_present=origin is not None and origin.present,
         integrity=name_integrity(world.settings, world.machine),
         phase=show_phase(image),
@@ -211,6 +212,7 @@ def _show_candidate(world: World, candidate: Candidate) -> CandidateStatus:
     copying = candidate.phase is CandidatePhase.VERIFYING and candidate.total > 0
     return CandidateStatus(
         device=candidate.source.id.path,
+        file=candidate.file,
         generation=candidate.source.id.generation,
         verdict=candidate.phase,
         code=problem.code if isinstance(problem, Problem) else None,

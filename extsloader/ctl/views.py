@@ -13,6 +13,7 @@ from extsloader.ctl.text import (
 )
 from extsloader.model.ids import Digest, short
 from extsloader.model.severity import Severity, severity
+from extsloader.model.source import name_place
 from extsloader.model.status import (
     AgentStatus,
     CandidateStatus,
@@ -155,7 +156,7 @@ def _candidate_row(candidate: CandidateStatus) -> tuple[Cell | str, ...]:
         candidate.hint,
     ]
     return (
-        candidate.device,
+        name_place(candidate.device, candidate.file),
         format_size(candidate.size),
         Cell(verdict, severity(candidate.verdict)),
         "; ".join(part for part in parts if part),

@@ -124,7 +124,7 @@ def list_root(read: Read, size: int, names: Sequence[str]) -> Listing:
     for name, short, entry in _read_entries(read, volume):
         _, attributes, high, low, length = _ENTRY.unpack(entry)
         if attributes & _LABEL:
-            label = label or short.replace(".", "")
+            label = label or entry[:11].decode("ascii", "replace").strip(" ")
         elif not attributes & _DIRECTORY:
             rank = min(wanted.get(n.casefold(), best) for n in (name, short))
             if rank < best:

@@ -34,6 +34,8 @@ _VFAT_MEDIA = (0xF0, *range(0xF8, 0x100))
 _VFAT_LABELLED = 0x29  # BS_BootSig: the label behind it is valid
 _VFAT_NO_NAME = "NO NAME"
 
+_NAMED = {b"EXFAT   ": FsType.EXFAT, b"NTFS    ": FsType.NTFS}  # where FAT has its OEM name
+
 _GPT_MAGIC = b"EFI PART"
 _GPT_SECTORS = (512, 4096)
 _GPT_MAX_START = 1 << 48  # sectors: its byte offset still fits a file offset
@@ -81,7 +83,7 @@ def read_superblock(read: Read) -> Superblock:
     Raises only what `read` raises.
     """
     head = read(0, _HEAD)
-    parsed = (_squashfs(head), _ext(head), _vfat(head), _gpt(read, head))
+    parsed = (_squashfs(head), _ext(head), _vfat(head), _other(head), _gpt(read, head))
     claims = [found for found in parsed if found is not None]
     return claims[0] if len(claims) == 1 else _UNKNOWN
 
@@ -164,6 +166,12 @@ def _vfat(head: bytes) -> Superblock | None:
         label="" if name == _VFAT_NO_NAME else name,
         used=(small or large) * sector,
     )
+
+
+def _other(head: bytes) -> Superblock | None:
+    """What sticks are formatted with and nobody here can read: only worth its name."""
+    named = _NAMED.get(head[3:11]) if head[510:512] == b"\x55\xaa" else None
+    return Superblock(fs_type=named) if named else None
 
 
 def _gpt(read: Read, head: bytes) -> Superblock | None:

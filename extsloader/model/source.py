@@ -42,12 +42,19 @@ def file_generation(inode: int, size: int, changed_ns: int) -> str:
     return f"{inode}-{size}-{changed_ns}"
 
 
+def name_place(path: str, file: str) -> str:
+    """How people are told where an image is: `/dev/sdb1:rootfs-pkgs.img` in a file system."""
+    return f"{path}:{file}" if file else path
+
+
 class FsType(StrEnum):
     """File systems and tables that the superblock readers know."""
 
     SQUASHFS = "squashfs"
     EXT = "ext4"
     VFAT = "vfat"
+    EXFAT = "exfat"
+    NTFS = "ntfs"
     GPT = "gpt"
     UNKNOWN = "unknown"
 

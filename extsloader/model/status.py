@@ -70,6 +70,7 @@ class CandidateStatus:
     """One place where an image was looked for, and the verdict."""
 
     device: str
+    file: str = ""  # the image in the device's file system, where it is one
     generation: str
     verdict: str  # probing, ignored, verifying, retrying, refused, verified
     code: Code | None = None
@@ -89,7 +90,7 @@ class ImageStatus:
     version: str
     sequence: int
     digest: str
-    source: str  # where it came from
+    source: str  # where it came from: "/dev/sdb", or "/dev/sdb1:rootfs-pkgs.img"
     source_present: bool
     integrity: str  # "store": copied while hashing, used from there; "verity": each read checked
     phase: str

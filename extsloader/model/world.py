@@ -37,6 +37,7 @@ class Candidate:
     called_off: bool = False  # its helper was: what that reports is about an earlier visit
     problem: Problem | None = None
     digest: Digest | None = None
+    file: str = ""  # the image in the source's file system
     done: int = 0  # bytes copied
     total: int = 0
     tries: int = 0

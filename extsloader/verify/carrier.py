@@ -8,7 +8,7 @@ from extsloader.image.fat import FatError, find_extents, list_root
 from extsloader.image.superblock import read_superblock
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.reasons import Code
-from extsloader.model.source import FsType, Superblock
+from extsloader.model.source import FsType, SourceKind, Superblock
 from extsloader.verify.medium import Medium
 
 _Found = TypeVar("_Found")
@@ -27,9 +27,12 @@ def look_into(medium: Medium, superblock: Superblock, files: Sequence[str]) -> S
 def find_image(medium: Medium, files: Sequence[str]) -> Medium:
     """The medium itself, or the first of `files` in its vfat.
 
+    A file of our own store is an image and nothing else: its descriptor is what gets mounted.
     Raises ImageRefusedError: E_LAYOUT for a damaged file system, E_FILTER without such a file.
     """
-    if not files or read_superblock(medium.read).fs_type is not FsType.VFAT:
+    if not files or medium.source.kind is SourceKind.STORED:
+        return medium
+    if read_superblock(medium.read).fs_type is not FsType.VFAT:
         return medium
     listing = _read(medium, lambda: list_root(medium.read, medium.source.size, files))
     file = listing.file

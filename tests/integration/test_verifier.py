@@ -150,6 +150,51 @@ async def test_an_image_on_a_larger_medium_is_stored_and_can_be_mounted(
     os.close(descriptor)
 
 
+async def test_an_image_in_pieces_on_a_fat_stick_is_stored_without_any_mount(
+    tmp_path: Path, loop: Loop, verifier: Verifier
+) -> None:
+    path, stick = tmp_path / "image", tmp_path / "stick"
+    manifest = images.signed(path)
+    with stick.open("wb") as file:
+        file.truncate(8 << 20)
+    run("mkfs.vfat", "-n", "STICK", stick)
+    filler = tmp_path / "filler"
+    filler.write_bytes(bytes(20_000))
+    for number in range(8):
+        run("mcopy", "-i", stick, filler, f"::{number}")
+    for number in range(0, 8, 2):
+        run("mdel", "-i", stick, f"::{number}")
+    run("mcopy", "-i", stick, path, "::RootFS-pkgs.img")
+    source = loop.attach(stick)
+
+    found = await verifier.probe(source)
+    image, descriptor = await verifier.verify(source, ignore)
+
+    assert (found.fs_type, found.label, found.file) == (FsType.VFAT, "STICK", "rootfs-pkgs.img")
+    assert image.manifest == manifest
+    with os.fdopen(descriptor, "rb") as file:
+        assert file.read() == path.read_bytes()
+
+
+def test_a_fat_stick_that_is_pulled_while_its_file_is_copied_is_told_so(
+    tmp_path: Path, loop: Loop, ask: Callable[[Source], Request]
+) -> None:
+    path, stick = tmp_path / "image", tmp_path / "stick"
+    images.signed(path, size=16 << 20)
+    with stick.open("wb") as file:
+        file.truncate(32 << 20)
+    run("mkfs.vfat", stick)
+    run("mcopy", "-i", stick, path, "::pkgs.img")
+    request = replace(ask(loop.attach(stick)), files=("pkgs.img",))
+
+    def shrink(_done: int, _total: int) -> None:
+        os.truncate(stick, 4 << 20)
+        run("losetup", "--set-capacity", loop.node)
+
+    assert refusal(request, shrink)[0] is Code.GONE
+    assert names(tmp_path / "store") == []
+
+
 async def test_a_refusal_of_the_real_helper_keeps_code_sentence_and_hint(
     tmp_path: Path, verifier: Verifier
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 
 from extsloader.model.manifest import StoredImage
 from extsloader.model.reasons import Code, Problem
+from extsloader.model.source import FsType, Superblock
 from tests.fakes import builders
 from tests.fakes.machine import FakeMachine, Medium
 from tests.fakes.playbook import running
@@ -15,8 +16,36 @@ def stick(verdict: StoredImage | Problem, path: str = "/dev/sdb", generation: st
     )
 
 
+def fat_stick(file: str) -> Medium:
+    superblock = Superblock(fs_type=FsType.VFAT, label="STICK", file=file)
+    verdict = builders.stored(builders.service("a"))
+    return Medium(source=builders.source("/dev/sdb1"), superblock=superblock, verdict=verdict)
+
+
 UNSIGNED = Problem(Code.SIGNATURE, "cannot trust /dev/sdb: no accepted key signed it")
 FLAKY = Problem(Code.IO, "cannot read /dev/sdb: input/output error")
+
+
+async def test_a_stick_with_the_image_as_a_file_says_which_file_runs() -> None:
+    machine = FakeMachine()
+    async with running(machine, builders.world()) as agent:
+        machine.plug(fat_stick("rootfs-pkgs.img"))
+        snapshot = await agent.until_state("ready")
+        assert snapshot.image is not None
+        assert snapshot.image.source == "/dev/sdb1:rootfs-pkgs.img"
+
+
+async def test_a_stick_with_other_files_is_looked_at_once_and_is_no_refusal() -> None:
+    machine = FakeMachine()
+    async with running(machine, builders.world()) as agent:
+        machine.plug(fat_stick(""))
+        snapshot = await agent.until_verdict("/dev/sdb1", "ignored")
+        assert (snapshot.state, snapshot.reason) == ("searching", "no image found yet")
+        machine.lose_events()
+        machine.plug(stick(builders.stored(builders.service("a")), "/dev/sdc"))
+        await agent.until_state("ready")
+        assert machine.calls.count("probe /dev/sdb1") == 1
+        assert "verify /dev/sdb1" not in machine.calls
 
 
 async def test_a_refused_stick_leaves_running_services_alone() -> None:

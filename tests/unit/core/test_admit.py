@@ -125,6 +125,8 @@ def test_other_loop_devices_are_sources(path: str) -> None:
     ("fs_type", "got"),
     [
         (FsType.EXT, "ext4"),
+        (FsType.EXFAT, "exfat"),
+        (FsType.NTFS, "ntfs"),
         (FsType.GPT, "a partition table"),
         (FsType.UNKNOWN, "nothing known"),
     ],

@@ -163,6 +163,17 @@ def test_the_image_says_where_it_came_from_and_whether_that_is_still_there() -> 
     assert not forgotten.source_present
 
 
+def test_an_image_in_a_file_system_is_shown_with_its_file() -> None:
+    world = worlds.verified(IMAGE)
+    inside = {
+        id_: replace(candidate, file="pkgs.img") for id_, candidate in world.candidates.items()
+    }
+    status = view.take_snapshot(replace(world, candidates=inside), builders.moment())
+    assert status.image is not None
+    assert status.image.source == "/dev/sdb:pkgs.img"
+    assert [(c.device, c.file) for c in status.candidates] == [("/dev/sdb", "pkgs.img")]
+
+
 @pytest.mark.parametrize(
     ("phase", "state"),
     [(P.IDLE, "blocked"), (P.CREATED, "blocked"), (P.CREATING, "creating"), (P.PARKED, "parked")],

@@ -96,7 +96,12 @@ def test_a_problem_of_the_agent_itself_is_told() -> None:
 def test_candidates_with_what_happened_to_them() -> None:
     candidates = (
         CandidateStatus(
-            device="/dev/sdb", generation="1", verdict="verifying", progress=0.419, size=1 << 30
+            device="/dev/sdb",
+            file="pkgs.img",
+            generation="1",
+            verdict="verifying",
+            progress=0.419,
+            size=1 << 30,
         ),
         CandidateStatus(
             device="/dev/sdc1",
@@ -109,9 +114,9 @@ def test_candidates_with_what_happened_to_them() -> None:
         ),
     )
     assert "\n".join(views.show_candidates(candidates, PLAIN)) == _shown("""
-    CANDIDATE  SIZE  VERDICT        WHY
-    /dev/sdb     1G  verifying 42%
-    /dev/sdc1     0  refused        taken out; it was pulled [E_GONE]; plug it in again
+    CANDIDATE          SIZE  VERDICT        WHY
+    /dev/sdb:pkgs.img    1G  verifying 42%
+    /dev/sdc1             0  refused        taken out; it was pulled [E_GONE]; plug it in again
     """)
 
 

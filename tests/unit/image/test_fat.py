@@ -1,5 +1,6 @@
 """Real file systems, made by mkfs.vfat and filled by mtools, then damaged byte by byte."""
 
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from extsloader.image import fat
 from extsloader.image.fat import FatError, File, Listing, find_extents, list_root
 from extsloader.image.superblock import Read
 
@@ -111,6 +113,101 @@ def test_a_root_directory_of_more_than_one_cluster_is_read_to_its_end(tmp_path: 
     put(stick, "pkgs.img", b"found")
 
     assert content_of(stick.read_bytes()) == b"found"
+
+
+@pytest.mark.parametrize("label", ["PERSIST 1", "A  B  C  D", "12345678901", "<>"])
+def test_a_label_is_taken_as_it_is(tmp_path: Path, label: str) -> None:
+    stick = make(tmp_path / "stick", 12)
+    data = stick.read_bytes().replace(b"STICK      \x08", label.encode().ljust(11) + b"\x08")
+
+    assert find(data).label == label
+
+
+def entry(short: bytes, cluster: int = 2, size: int = 3, attributes: int = 0x20) -> bytes:
+    return struct.pack("<11sB8xH4xHI", short, attributes, 0, cluster, size)
+
+
+def long_parts(name: bytes, short: bytes, *, first: int, checksum: int = -1) -> bytes:
+    """Parts numbered down from `first`, 26 bytes of the name in each, as on the medium."""
+    if checksum < 0:
+        checksum = 0
+        for byte in short:
+            checksum = ((checksum << 7 | checksum >> 1) & 0xFF) + byte & 0xFF
+    name += bytes(-len(name) % 26)
+    pieces = [name[at : at + 26] for at in range(0, len(name), 26)]
+    numbers = [first, *range((first & 0x1F) - 1, (first & 0x1F) - len(pieces), -1)]
+    return b"".join(
+        struct.pack("<B10sBBB12sH4s", n & 0xFF, p[:10], 0x0F, 0, checksum, p[10:22], 0, p[22:])
+        for n, p in zip(numbers, reversed(pieces), strict=True)
+    )
+
+
+SHORT, WANTED = b"ROOTFS~1IMG", "rootfs-pkgs.img".encode("utf-16-le")
+ENTRIES = {
+    "good": (long_parts(WANTED, SHORT, first=0x42) + entry(SHORT), True),
+    "short name alone": (entry(b"PKGS    IMG"), True),
+    "name twice": (entry(b"PKGS    IMG") + entry(b"PKGS    IMG", cluster=5), True),
+    "checksum of another": (
+        long_parts(WANTED, SHORT, first=0x42, checksum=1) + entry(SHORT),
+        False,
+    ),
+    "without its first part": (long_parts(WANTED, SHORT, first=0x42)[32:] + entry(SHORT), False),
+    "numbered from nowhere": (long_parts(WANTED, SHORT, first=0x45) + entry(SHORT), False),
+    "sixty parts": (long_parts(WANTED * 60, SHORT, first=0x7F) + entry(SHORT), False),
+    "parts of nothing": (long_parts(WANTED, SHORT, first=0x42), False),
+    "half a surrogate": (long_parts(b"\0\xd8" + WANTED, SHORT, first=0x42) + entry(SHORT), False),
+    "not text": (entry(b"\xffKGS\x01\0 \0IMG"), False),
+    "a path": (entry(b"../PKGS IMG"), False),
+    "deleted": (entry(b"\xe5KGS    IMG"), False),
+    "behind the end": (bytes(32) + entry(b"PKGS    IMG"), False),
+    "a directory": (entry(b"PKGS    IMG", attributes=0x10), False),
+    "a label": (entry(b"PKGS    IMG", attributes=0x08), False),
+}
+
+
+@pytest.mark.parametrize(("entries", "found"), ENTRIES.values(), ids=ENTRIES.keys())
+def test_names_are_believed_only_when_all_of_them_fits(
+    tmp_path: Path, entries: bytes, found: bool
+) -> None:
+    data = bytearray(make(tmp_path / "stick", 12).read_bytes())
+    root = data.index(b"STICK      \x08")
+    data[root : root + len(entries)] = entries
+
+    file = find(bytes(data)).file
+
+    assert (file is not None) == found
+    assert file is None or file.cluster == 2
+
+
+def test_a_root_directory_without_an_end_is_refused(tmp_path: Path) -> None:
+    data = bytearray(make(tmp_path / "stick", 32).read_bytes())
+    reserved = int.from_bytes(data[14:16], "little") * 512
+    root = data.index(b"STICK      \x08")
+    data[root : root + 512] = entry(b"OTHER   TXT") * 16
+    data[reserved + 8 : reserved + 12] = (2).to_bytes(4, "little")
+
+    with pytest.raises(FatError, match="larger than"):
+        find(bytes(data))
+
+
+def test_a_file_in_too_many_pieces_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fat, "MAX_EXTENTS", 10)
+    stick = make(tmp_path / "stick", 16)
+    put(stick, "pkgs.img", CONTENT)
+    data = bytearray(stick.read_bytes())
+    file = find(bytes(data)).file
+    assert file is not None
+    table = int.from_bytes(data[14:16], "little") * 512
+    count = -(-file.size // 512)
+    for number in range(count):  # each second cluster
+        at = table + (file.cluster + 2 * number) * 2
+        follows = file.cluster + 2 * number + 2 if number < count - 1 else 0xFFFF
+        data[at : at + 2] = follows.to_bytes(2, "little")
+
+    with pytest.raises(FatError, match="more than 10 pieces"):
+        find_extents(reading(bytes(data)), len(data), file)
 
 
 def test_other_files_directories_and_deleted_ones_are_not_meant(tmp_path: Path) -> None:

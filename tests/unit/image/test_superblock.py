@@ -88,6 +88,16 @@ def test_all_ext_versions_are_ext_and_have_a_label(tmp_path: Path, version: str)
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "fs_type"), [(b"EXFAT   ", FsType.EXFAT), (b"NTFS    ", FsType.NTFS)]
+)
+def test_what_else_sticks_are_formatted_with_has_a_name(name: bytes, fs_type: FsType) -> None:
+    sector = place(place(b"\xeb\x76\x90", 3, name), 510, b"\x55\xaa")
+    assert read_superblock(over(sector)) == Superblock(fs_type=fs_type)
+    assert read_superblock(over(sector[:510])) == UNKNOWN
+    assert read_superblock(over(SQUASHFS[:3] + name)) == UNKNOWN
+
+
 @pytest.mark.parametrize(("bits", "size"), [("12", 2 << 20), ("16", 16 << 20), ("32", 64 << 20)])
 @pytest.mark.parametrize("label", ["EVE PKGS", ""])
 def test_all_fat_widths_are_vfat_and_have_a_label(

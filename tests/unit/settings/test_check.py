@@ -100,8 +100,8 @@ PROBLEMS = """
 /extsloader.toml: runtime: expected 'auto', 'runc' or 'crun', got 'docker' (change the value)
 /extsloader.toml: udev: expected a valid boolean, got 1 (change the value)
 /extsloader.toml: paths.run: expected an absolute path, got 'run' (change the value)
-/extsloader.toml: filters.fs_types: expected 'squashfs', 'ext4', 'vfat', 'gpt' or 'unknown', \
-got 'ntfs' (change the value)
+/extsloader.toml: filters.fs_types: expected 'squashfs', 'ext4', 'vfat', 'exfat', 'ntfs', \
+'gpt' or 'unknown', got 'zfs' (change the value)
 /extsloader.toml: limits.memory: expected a number of bytes, or a text such as '64M' or '2G', \
 got '64 MB' (change the value)
 /extsloader.toml: limits.pids: expected a valid integer, got True (change the value)
@@ -116,7 +116,7 @@ EXTSLOADER_UDEVV: udevv: expected a known key, got 'udevv' (did you mean udev?)
 def test_all_problems_come_at_once_each_with_its_place(config: Path) -> None:
     config.write_text(
         "runtime = 'docker'\nudev = 1\n[limits]\nmemry = 3\npids = true\nmemory = '64 MB'\n"
-        "[paths]\nrun = 'run'\n[filters]\nfs_types = ['ntfs']"
+        "[paths]\nrun = 'run'\n[filters]\nfs_types = ['zfs']"
     )
     _add(config, "bad.toml", "limits.pids = ")
     _add(config, "worse.toml", "timeouts = 3\nsockt_group = 'x'")

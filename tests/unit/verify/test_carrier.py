@@ -11,7 +11,7 @@ import pytest
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.helper import Request
 from extsloader.model.reasons import Code
-from extsloader.model.source import Filters, FsType
+from extsloader.model.source import Filters, FsType, SourceKind
 from extsloader.verify.carrier import find_image
 from extsloader.verify.medium import open_medium
 from extsloader.verify.pipeline import verify
@@ -116,6 +116,21 @@ def test_a_damaged_file_system_is_refused_by_name(
         verify(ask(stick), ignore)
 
     assert caught.value.problem.code is Code.LAYOUT
+
+
+def test_our_own_store_holds_images_and_nothing_that_holds_one(stick: Path) -> None:
+    """Otherwise a file would be hashed in parts, and mounted as a whole."""
+    stored, descriptor = verify(ask(stick), ignore)
+    os.close(descriptor)
+    path = Path(stored.path)
+    path.unlink()
+    path.write_bytes(stick.read_bytes())
+    source = images.file_source(path, SourceKind.STORED)
+
+    with pytest.raises(ImageRefusedError) as caught:
+        verify(ask(stick, source=source), ignore)
+
+    assert caught.value.problem.code is Code.FS_TYPE
 
 
 def test_an_empty_file_and_no_file_are_told_apart(tmp_path: Path, image: Path) -> None:
