@@ -20,7 +20,7 @@ class Standin:
 async def read_standins(guest: Guest) -> dict[str, Standin]:
     # Nothing tells of a first beat: in the guest there is nothing but to look again.
     files = [f"/run/{name}/heartbeat" for name in NAMES]
-    waits = [f"until [ -e {file} ]; do sleep 0.1; done" for file in files]
+    waits = [f"until [ -s {file} ]; do sleep 0.1; done" for file in files]
     text = await guest.run("; ".join((*waits, *(f"cat {file}" for file in files))))
     return {name: _parse(line) for name, line in zip(NAMES, text.splitlines(), strict=True)}
 

@@ -23,7 +23,7 @@ from extsloader.model.errors import SettingsError
 _BUSYBOX = "usr/bin/busybox"
 _SCRIPT = "usr/share/initramfs/init"
 _APPLETS = (
-    *("cat", "grep", "insmod", "mkdir", "mount", "poweroff", "reboot", "sed", "sh", "sleep"),
+    *("cat", "grep", "insmod", "ln", "mkdir", "mount", "poweroff", "reboot", "sed", "sh", "sleep"),
     *("switch_root", "usleep"),
 )
 _TYPES = {

@@ -79,7 +79,7 @@ def make_source(via: Via, image: Path, folder: Path) -> Path:
 
 
 def _plan(args: Namespace, accelerator: Accelerator, folder: Path) -> list[str]:
-    disk = _with_config(args.disk, args.conf, folder) if args.conf else args.disk
+    disk = with_config(args.disk, args.conf, folder) if args.conf else args.disk
     kernel = with_words(extract_kernel(disk, folder), args.append) if args.append else None
     if args.persist and not args.persist.exists():
         make_persist_disk(args.persist, _PERSIST_SIZE)
@@ -95,7 +95,7 @@ def _plan(args: Namespace, accelerator: Accelerator, folder: Path) -> list[str]:
     return words
 
 
-def _with_config(disk: Path, conf: Path, folder: Path) -> Path:
+def with_config(disk: Path, conf: Path, folder: Path) -> Path:
     """An overlay of the disk with more files in its partition CONFIG."""
     content, overlay = folder / "config.img", folder / "disk.qcow2"
     copy_partition(disk, _CONFIG, content)
