@@ -16,7 +16,7 @@ from extsloader.imagebuild.linuxkit.definition import Definition
 from extsloader.imagebuild.linuxkit.files import lay_out_files
 from extsloader.imagebuild.linuxkit.layout import check_volumes, lay_out
 from extsloader.imagebuild.linuxkit.spec import ImageConfig
-from extsloader.imagebuild.oci.layers import flatten, unpack_layer
+from extsloader.imagebuild.oci.layers import flatten, unpack_layers
 from extsloader.imagebuild.oci.layout import Stored
 from extsloader.imagebuild.sizes import check_limit
 from extsloader.imagebuild.squashfs import Compression, squash_tar
@@ -86,7 +86,7 @@ def plan_flat(reference: str, stored: Stored, cache: Cache) -> Step:
     key = name_by([layer.diff_id for layer in stored.layers])
 
     def make(out: Path) -> None:
-        tars = [unpack_layer(stored.layout, layer, cache.layers) for layer in stored.layers]
+        tars = unpack_layers(stored.layout, stored.layers, cache.layers)
         with out.open("wb") as file:
             write_tar(flatten(tars), file)
 

@@ -13,7 +13,7 @@ from extsloader.imagebuild.debian.rootfs import Ingredients
 from extsloader.imagebuild.debian.wheels import Wheel, build_project, fetch_wheels, find_target
 from extsloader.imagebuild.linuxkit.definition import Definition
 from extsloader.imagebuild.linuxkit.spec import ImageConfig
-from extsloader.imagebuild.oci.references import Places, get_images, parse_locks
+from extsloader.imagebuild.oci.references import Places, get_images, parse_locks, split_pinned
 from extsloader.imagebuild.plan import Cache, Image, plan_flat, plan_layout, plan_rootfs
 from extsloader.imagebuild.steps import Step, timed
 
@@ -35,7 +35,7 @@ def prepare_layout(definition: Definition, args: Namespace) -> list[Step]:
 def prepare_others(references: Sequence[str], args: Namespace) -> dict[str, Image]:
     """Images that no recipe makes, from local layouts or by skopeo. Raises SettingsError."""
     locks = load_locks(args.images_lock)
-    unlocked = [reference for reference in references if reference not in locks]
+    unlocked = [name for name in references if name not in locks and not split_pinned(name)[1]]
     if unlocked:
         print(
             f"mkext: warning: not locked: {', '.join(unlocked)}; run `mkext pull --update`",

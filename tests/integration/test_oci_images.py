@@ -4,15 +4,16 @@ import json
 import socket
 import subprocess
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import yaml
 
 from extsloader.imagebuild.main import main
-from extsloader.imagebuild.oci.layers import flatten, unpack_layer
+from extsloader.imagebuild.oci.layers import flatten, unpack_layers
 from extsloader.imagebuild.oci.layout import write_image
-from extsloader.imagebuild.oci.references import Places, get_image
+from extsloader.imagebuild.oci.references import Places, get_image, pull_images
 from extsloader.imagebuild.tree import Kind, read_content, read_tar
 from extsloader.model.errors import ImageRefusedError
 from tests.fakes.layers import directory, file, hard_link, link, pack
@@ -46,8 +47,7 @@ def places(tmp_path: Path) -> Places:
 
 def files(places: Places, reference: str, locked: str = "") -> dict[str, bytes]:
     stored = get_image(reference, places, locked)
-    tars = [unpack_layer(stored.layout, layer, places.cache / "plain") for layer in stored.layers]
-    tree = flatten(tars)
+    tree = flatten(unpack_layers(stored.layout, stored.layers, places.cache / "plain"))
     return {path: read_content(node) for path, node in tree.items() if node.kind is Kind.FILE}
 
 
@@ -81,6 +81,77 @@ def test_what_umoci_packs_and_unpacks_is_what_we_read(tmp_path: Path, places: Pl
 
     assert len(get_image(f"oci:{images}:a", places).layers) == 2
     assert files(places, f"oci:{images}:a") == {"etc/kept": b"kept", "etc/new": b"new"}
+
+
+UPPER = pack(
+    file("etc/.wh.conf"),
+    directory("var"),
+    file("var/.wh..wh..opq"),
+    file("var/new"),
+    hard_link("bin/third", "bin/svc"),
+    file("dir"),
+    directory("file"),
+    file("file/inside"),
+)
+LOWER = pack(
+    file("var/old"),
+    directory("dir"),
+    file("dir/inside"),
+    file("file"),
+    file("setuid", mode=0o4755),
+)
+
+
+def test_layers_come_out_as_umoci_unpacks_them(
+    tmp_path: Path, layout: Path, places: Places
+) -> None:
+    image = f"{layout}:{NAME.replace('/', '-')}"  # umoci takes no slash in a name
+    run("skopeo", "--insecure-policy", "copy", f"oci:{layout}:{NAME}", f"oci:{image}")
+    for layer in (LOWER, UPPER):
+        (tmp_path / "layer.tar").write_bytes(layer)
+        run("umoci", "raw", "add-layer", "--image", image, tmp_path / "layer.tar")
+    run("umoci", "unpack", "--rootless", "--image", image, tmp_path / "bundle")
+    stored = get_image(f"oci:{image}", places)
+    ours = flatten(unpack_layers(stored.layout, stored.layers, places.cache / "plain"))
+
+    root = tmp_path / "bundle/rootfs"
+    theirs = {path.relative_to(root).as_posix(): path for path in root.rglob("*")}
+
+    assert set(ours) == set(theirs)
+    for path, node in ours.items():
+        assert node.kind is _kind(theirs[path])
+        if node.kind is Kind.FILE:
+            assert read_content(node) == theirs[path].read_bytes()
+            assert node.mode == theirs[path].stat().st_mode & 0o7777
+            names = sum(other is node for other in ours.values())
+            assert names == theirs[path].stat().st_nlink
+
+
+def _kind(path: Path) -> Kind:
+    if path.is_symlink():
+        return Kind.LINK
+    return Kind.DIRECTORY if path.is_dir() else Kind.FILE
+
+
+def test_layers_that_skopeo_compressed_otherwise_are_the_same(
+    tmp_path: Path, layout: Path, places: Places
+) -> None:
+    other = f"oci:{tmp_path}/zstd:a"
+    options = ["--dest-compress", "--dest-compress-format", "zstd"]
+    run("skopeo", "--insecure-policy", "copy", f"dir:{_as_directory(tmp_path, layout)}", other,
+        *options)  # fmt: skip
+
+    stored = get_image(other, places)
+
+    assert stored.layers[0].blob.media_type.endswith("zstd")
+    assert files(places, other) == files(places, f"oci:{layout}")
+
+
+def _as_directory(tmp_path: Path, layout: Path) -> Path:
+    place = tmp_path / "plain"
+    run("skopeo", "--insecure-policy", "copy", "--dest-decompress", f"oci:{layout}:{NAME}",
+        f"dir:{place}")  # fmt: skip
+    return place
 
 
 @pytest.fixture
@@ -134,6 +205,32 @@ def test_an_image_comes_from_a_registry_and_is_pinned(
     assert files(places, NAME, digest)["etc/conf"] == b"a=1\n"
     with pytest.raises(ImageRefusedError, match="is locked"):
         get_image(NAME, Places(cache=tmp_path, layouts=(layout,)), digest)
+
+
+def test_an_index_is_pinned_for_all_architectures(
+    tmp_path: Path, layout: Path, registry: str
+) -> None:
+    (tmp_path / "other.tar").write_bytes(pack(file("etc/arm64")))
+    write_image(layout, "other:1", tmp_path / "other.tar", {}, "arm64")
+    both = (layout / "index.json").read_bytes()
+    digest = f"sha256:{sha256(both).hexdigest()}"
+    (layout / "blobs" / digest.replace(":", "/")).write_bytes(both)
+    kind = "application/vnd.oci.image.index.v1+json"
+    entry = {"mediaType": kind, "digest": digest, "size": len(both)}
+    index = {"schemaVersion": 2, "manifests": [entry]}
+    (layout / "index.json").write_text(json.dumps(index))
+    run("skopeo", "--insecure-policy", "copy", "--all", "--dest-tls-verify=false",
+        f"oci:{layout}", f"docker://{registry}/{NAME}")  # fmt: skip
+
+    found = {}
+    for architecture in ("amd64", "arm64"):
+        places = Places(cache=tmp_path / "cache", registry=registry, insecure=True,
+                        architecture=architecture)  # fmt: skip
+        assert pull_images([NAME], places, {}, update=True) == {NAME: digest}
+        found[architecture] = files(places, f"{NAME}@{digest}")
+
+    assert found["amd64"]["etc/conf"] == b"a=1\n"
+    assert found["arm64"] == {"etc/arm64": b"x"}
 
 
 def test_a_definition_is_laid_out_with_images_of_a_layout(

@@ -9,31 +9,43 @@ import hashlib
 import subprocess
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
 from extsloader.imagebuild.oci.layout import Blob, Layer, blob_path
+from extsloader.imagebuild.oci.members import Members, list_members, refuse
 from extsloader.imagebuild.steps import whole_file
 from extsloader.imagebuild.tree import DIRECTORY, Kind, Node, Tree, make_inside, make_node, parents
 from extsloader.model.errors import ImageRefusedError, MachineError
 from extsloader.model.reasons import Code
 
-MAX_BYTES = 16 << 30  # of one layer, uncompressed; EVE's largest image has 2 GiB
-MAX_MEMBERS = 1_000_000
+MAX_BYTES = 16 << 30  # of one image, uncompressed; EVE's largest has 2 GiB
+MAX_MEMBERS = 1_000_000  # of one image
 _CHUNK = 1 << 20
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
-_ALLOWED = (Kind.FILE, Kind.DIRECTORY, Kind.LINK, Kind.FIFO)
 
 
-def unpack_layer(layout: Path, layer: Layer, cache: Path, limit: int = MAX_BYTES) -> Path:
-    """The layer's uncompressed tar file in the cache, both digests checked.
+def unpack_layers(
+    layout: Path, layers: Sequence[Layer], cache: Path, limit: int = MAX_BYTES
+) -> list[Path]:
+    """The layers' uncompressed tar files in the cache, both digests of each checked.
 
-    Raises ImageRefusedError, MachineError.
+    `limit` is of all together, in bytes. Raises ImageRefusedError, MachineError.
     """
+    tars = []
+    for layer in layers:
+        tars.append(_unpack(layout, layer, cache, limit))
+        limit -= tars[-1].stat().st_size
+    return tars
+
+
+def _unpack(layout: Path, layer: Layer, cache: Path, limit: int) -> Path:
     tar = cache / f"{layer.diff_id.replace(':', '-')}.tar"
     if tar.exists():
+        if tar.stat().st_size > limit:
+            raise _too_large(layer.blob)
         return tar
     cache.mkdir(parents=True, exist_ok=True)
     algorithm, _, expected = layer.diff_id.partition(":")
@@ -44,7 +56,7 @@ def unpack_layer(layout: Path, layer: Layer, cache: Path, limit: int = MAX_BYTES
             while chunk := _read(source, layer.blob):
                 size += len(chunk)
                 if size > limit:
-                    raise _refuse(layer.blob, Code.LIMIT, f"more than {limit} bytes")
+                    raise _too_large(layer.blob)
                 digest.update(chunk)
                 out.write(chunk)
         if digest.hexdigest() != expected:
@@ -106,6 +118,10 @@ def _read(source: IO[bytes], blob: Blob) -> bytes:
         raise _refuse(blob, Code.LAYOUT, f"it cannot be uncompressed: {error}") from error
 
 
+def _too_large(blob: Blob) -> ImageRefusedError:
+    return _refuse(blob, Code.LIMIT, f"the image is larger than {MAX_BYTES} bytes")
+
+
 def _refuse(blob: Blob, code: Code, reason: str) -> ImageRefusedError:
     return ImageRefusedError(code, f"cannot use the layer {blob.digest}: {reason}")
 
@@ -113,75 +129,64 @@ def _refuse(blob: Blob, code: Code, reason: str) -> ImageRefusedError:
 def flatten(tars: Iterable[Path]) -> Tree:
     """One tree of all layers, the lowest first. Raises ImageRefusedError."""
     tree: Tree = {}
+    left = MAX_MEMBERS
     for tar in tars:
-        _apply(tree, tar)
+        members = list_members(tar, left)
+        left -= len(members)
+        _delete(tree, members, tar)
+        _add(tree, members, tar)
     return tree
 
 
-def _apply(tree: Tree, tar: Path) -> None:
+def _delete(tree: Tree, members: Members, tar: Path) -> None:
     """Deletions concern lower layers only, wherever in the archive they stand."""
-    members = _list_members(tar)
-    for path, _ in members:
-        parent, _, name = path.rpartition("/")
-        if name == _OPAQUE:
-            _remove_below(tree, parent)
-        elif name.startswith(_WHITEOUT):
-            gone = f"{parent}/{name.removeprefix(_WHITEOUT)}".lstrip("/")
-            tree.pop(gone, None)
-            _remove_below(tree, gone)
+    gone, emptied = set[str](), set[str]()
     for path, member in members:
-        if not path.rpartition("/")[2].startswith(_WHITEOUT):
-            _put(tree, path, _make(member, tar, tree))
+        parent, slash, name = path.rpartition("/")
+        if name == _OPAQUE:
+            emptied.add(parent)
+        elif name.startswith(_WHITEOUT):
+            hidden = name.removeprefix(_WHITEOUT)
+            if hidden in ("", ".", ".."):
+                raise refuse(tar, Code.PATH, f"{path!r} hides no file")
+            gone.add(f"{parent}{slash}{hidden}")
+        elif path in tree and tree[path].kind is Kind.DIRECTORY and not member.isdir():
+            emptied.add(path)
+    above = gone | emptied
+    if not above:
+        return
+    for path in list(tree):
+        if path in gone or not above.isdisjoint(("", *parents(path))):
+            del tree[path]
 
 
-def _list_members(tar: Path) -> list[tuple[str, tarfile.TarInfo]]:
-    size = tar.stat().st_size
-    found: list[tuple[str, tarfile.TarInfo]] = []
-    try:
-        with tarfile.open(tar, mode="r:") as archive:
-            for member in archive:
-                if len(found) >= MAX_MEMBERS:
-                    raise _bad(tar, Code.LIMIT, f"more than {MAX_MEMBERS} files")
-                if member.size < 0 or (member.isreg() and member.offset_data + member.size > size):
-                    raise _bad(tar, Code.SIZE, f"{member.name!r} goes beyond its end")
-                if path := make_inside(member.name, tar.name):
-                    found.append((path, member))
-    except (tarfile.TarError, ValueError) as error:
-        raise _bad(tar, Code.LAYOUT, f"it is no tar file: {error}") from error
-    return found
+def _add(tree: Tree, members: Members, tar: Path) -> None:
+    own: set[str] = set()  # paths of this layer
+    for path, member in members:
+        if path.rpartition("/")[2].startswith(_WHITEOUT):
+            continue
+        node = _make(member, tar, tree)
+        for parent in parents(path):
+            # Every directory has a node, so that a later file finds what it takes the place of.
+            kind = tree.setdefault(parent, DIRECTORY).kind
+            if kind is not Kind.DIRECTORY:
+                reason = f"{path!r} lies below /{parent}, which is a {kind.name.lower()}"
+                raise refuse(tar, Code.PATH, reason)
+            own.add(parent)
+        # Tools disagree whether the first or the last counts. Directories may come again.
+        if path in own and not node.kind is tree[path].kind is Kind.DIRECTORY:
+            raise refuse(tar, Code.PATH, f"{path!r} is there twice")
+        own.add(path)
+        tree[path] = node
+        # Parents without a member of their own count, too: a path may imply two thousand.
+        if len(tree) > MAX_MEMBERS:
+            raise refuse(tar, Code.LIMIT, "too many files for one image")
 
 
 def _make(member: tarfile.TarInfo, tar: Path, tree: Tree) -> Node:
-    if member.islnk():
-        target = tree.get(make_inside(member.linkname, tar.name))
-        if target is None or target.kind is not Kind.FILE:
-            raise _bad(tar, Code.PATH, f"{member.name!r} links to {member.linkname!r}, no file")
-        return target
-    known = member.isreg() or member.type in {kind.value for kind in _ALLOWED}
-    if not known or member.issparse():
-        raise _bad(tar, Code.BUNDLE, f"{member.name!r} is of a kind that is not accepted")
-    return make_node(member, tar)
-
-
-def _put(tree: Tree, path: str, node: Node) -> None:
-    """A file takes the place of a directory with all that is in it, and the reverse."""
-    for parent in parents(path):
-        # Every directory has a node, so that a later file finds what it takes the place of.
-        kind = tree.setdefault(parent, DIRECTORY).kind
-        if kind is not Kind.DIRECTORY:
-            reason = f"{path!r} lies below /{parent}, which is a {kind.name.lower()}"
-            raise ImageRefusedError(Code.PATH, f"cannot use the image: {reason}")
-    replaced = tree[path].kind if path in tree else node.kind
-    if replaced is Kind.DIRECTORY and node.kind is not Kind.DIRECTORY:
-        _remove_below(tree, path)
-    tree[path] = node
-
-
-def _remove_below(tree: Tree, path: str) -> None:
-    prefix = f"{path}/" if path else ""
-    for lower in [lower for lower in tree if lower.startswith(prefix)]:
-        del tree[lower]
-
-
-def _bad(tar: Path, code: Code, reason: str) -> ImageRefusedError:
-    return ImageRefusedError(code, f"cannot use the layer {tar.stem}: {reason}")
+    if not member.islnk():
+        return make_node(member, tar)
+    target = tree.get(make_inside(member.linkname, tar.name))
+    if target is None or target.kind is not Kind.FILE:
+        raise refuse(tar, Code.PATH, f"{member.name!r} links to {member.linkname!r}, no file")
+    return target

@@ -7,10 +7,12 @@ import gzip
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from extsloader.imagebuild.linuxkit.describe import load_image_config
 from extsloader.imagebuild.linuxkit.spec import ImageConfig
@@ -25,18 +27,60 @@ REF_NAMES = ("org.opencontainers.image.ref.name", "io.containerd.image.name")
 _OCI = "application/vnd.oci.image"
 _INDEXES = (f"{_OCI}.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _MANIFESTS = (f"{_OCI}.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
-_HASHES = {"sha256": 64, "sha512": 128}  # hex digits
+
+DIGEST = "sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
 
 Json = dict[str, Any]
+Digest = Annotated[str, Field(pattern=f"^(?:{DIGEST})$")]
+"""Digests become paths, so their form matters."""
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blob:
+class _Part(BaseModel):
+    """A part of a document, which has many more keys than matter here."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, populate_by_name=True)
+
+
+class Platform(_Part):
+    """What an image runs on."""
+
+    os: str = "linux"
+    architecture: str = ""
+
+
+class Blob(_Part):
     """A file of the layout, by what names it (image-spec, "descriptor.md")."""
 
-    digest: str  # algorithm:hex
-    size: int  # bytes
-    media_type: str = ""
+    digest: Digest
+    size: int = Field(ge=0)  # bytes
+    media_type: str = Field(default="", validation_alias="mediaType")
+    platform: Platform | None = None
+    annotations: dict[str, str] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """What the image is called."""
+        notes = self.annotations or {}
+        return [notes[key] for key in REF_NAMES if key in notes]
+
+
+class _Document(_Part):
+    """An index, which has manifests, or a manifest, which has layers."""
+
+    media_type: str = Field(default="", validation_alias="mediaType")
+    manifests: list[Blob] | None = None
+    config: Blob | None = None
+    layers: list[Blob] | None = None
+
+
+class _RootFs(_Part):
+    diff_ids: list[Digest] | None = None
+
+
+class _Config(Platform):
+    rootfs: _RootFs = _RootFs()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,84 +106,93 @@ def find_digest(layout: Path, name: str) -> str | None:
 
     Raises ImageRefusedError.
     """
-    entries = _index(layout).get("manifests", [])
+    entries = _list_entries(layout)
     if not name:
-        return _blob(entries[0], layout).digest if len(entries) == 1 else None
-    for entry in entries:
-        names = (entry.get("annotations") or {}).get
-        if any(names(key) == name for key in REF_NAMES):
-            return _blob(entry, layout).digest
-    return None
+        return entries[0].digest if len(entries) == 1 else None
+    exact = [entry for entry in entries if name in entry.names]
+    same = [entry for entry in entries if any(_is_same(known, name) for known in entry.names)]
+    return next((entry.digest for entry in exact + same), None)
+
+
+def _is_same(known: str, name: str) -> bool:
+    """LinuxKit's cache and containerd know an image by its registry, too; definitions do not."""
+    registry, _, rest = known.partition("/")
+    full = rest if set(registry) & set(".:") or registry == "localhost" else known
+    return _shorten(name) in (_shorten(known), _shorten(full))
+
+
+def _shorten(name: str) -> str:
+    """Without what `docker pull` adds to a name by itself."""
+    return name.removeprefix("library/").removesuffix(":latest")
 
 
 def list_names(layout: Path) -> list[str]:
     """All names in a layout. Raises ImageRefusedError."""
-    entries = _index(layout).get("manifests", [])
-    notes = [entry.get("annotations") or {} for entry in entries]
-    return sorted({note[key] for note in notes for key in REF_NAMES if key in note})
+    return sorted({name for entry in _list_entries(layout) for name in entry.names})
 
 
 def load_stored(layout: Path, digest: str, architecture: str) -> Stored:
     """Read configuration and layers of an image. Raises ImageRefusedError, SettingsError."""
-    entries = _index(layout).get("manifests", [])
-    entry = next(entry for entry in entries if entry.get("digest") == digest)
-    manifest = _find_manifest(layout, _blob(entry, layout), architecture)
-    config = _blob(manifest.get("config") or {}, layout)
-    details = _read_json(layout, config)
-    layers = [_blob(layer, layout) for layer in manifest.get("layers") or ()]
-    diff_ids = (details.get("rootfs") or {}).get("diff_ids") or []
+    entry = next(entry for entry in _list_entries(layout) if entry.digest == digest)
+    manifest = _find_manifest(layout, entry, architecture)
+    if manifest.config is None:
+        raise _refuse(layout, "its manifest names no configuration")
+    config = _parse(_Config, _read_blob(layout, manifest.config), layout)
+    if config.architecture not in ("", architecture):
+        raise _refuse_platform(layout, architecture, config.architecture)
+    layers, diff_ids = manifest.layers or (), config.rootfs.diff_ids or ()
     if len(layers) != len(diff_ids):
         raise _refuse(layout, f"{len(diff_ids)} layers are configured, {len(layers)} are there")
     return Stored(
         layout=layout,
         digest=digest,
-        config=load_image_config(blob_path(layout, config), None),
+        config=load_image_config(blob_path(layout, manifest.config), None),
         layers=tuple(
-            Layer(blob=layer, diff_id=_check_digest(diff_id, layout))
+            Layer(blob=layer, diff_id=diff_id)
             for layer, diff_id in zip(layers, diff_ids, strict=True)
         ),
     )
 
 
 def blob_path(layout: Path, blob: Blob) -> Path:
-    """Where a blob is; its digest has been checked for its form."""
+    """Where a blob is."""
     algorithm, _, hexadecimal = blob.digest.partition(":")
     return layout / "blobs" / algorithm / hexadecimal
 
 
-def _find_manifest(layout: Path, blob: Blob, architecture: str) -> Json:
+def _find_manifest(layout: Path, blob: Blob, architecture: str) -> _Document:
     for _ in range(MAX_DEPTH):
-        document = _read_json(layout, blob)
-        kind = document.get("mediaType") or blob.media_type
-        if kind in _MANIFESTS or ("layers" in document and kind not in _INDEXES):
+        document = _parse(_Document, _read_blob(layout, blob), layout)
+        kind = document.media_type or blob.media_type
+        if kind in _MANIFESTS or (document.layers is not None and kind not in _INDEXES):
             return document
-        blob = _blob(_choose(document, architecture, layout), layout)
+        blob = _choose(document.manifests or [], architecture, layout)
     raise _refuse(layout, f"indexes are nested deeper than {MAX_DEPTH}")
 
 
-def _choose(index: Json, architecture: str, layout: Path) -> Json:
-    entries: list[Json] = index.get("manifests") or []
-    platforms = [entry.get("platform") or {} for entry in entries]
+def _choose(entries: Sequence[Blob], architecture: str, layout: Path) -> Blob:
+    platforms = [entry.platform or Platform() for entry in entries]
     for entry, platform in zip(entries, platforms, strict=True):
-        if (platform.get("os", "linux"), platform.get("architecture")) == ("linux", architecture):
+        if platform == Platform(architecture=architecture):
             return entry
-    got = ", ".join(str(platform.get("architecture")) for platform in platforms) or "nothing"
-    raise _refuse(layout, f"an image for {architecture} expected, for {got} got")
+    got = ", ".join(platform.architecture or "unknown" for platform in platforms) or "nothing"
+    raise _refuse_platform(layout, architecture, got)
 
 
-def _index(layout: Path) -> Json:
-    return _parse(_read(layout / "index.json", layout), layout)
+def _list_entries(layout: Path) -> list[Blob]:
+    raw = _read(layout / "index.json", layout)
+    return _parse(_Document, raw, layout).manifests or []
 
 
-def _read_json(layout: Path, blob: Blob) -> Json:
+def _read_blob(layout: Path, blob: Blob) -> bytes:
     raw = _read(blob_path(layout, blob), layout)
     algorithm, _, expected = blob.digest.partition(":")
     got = hashlib.new(algorithm, raw).hexdigest()
     if got != expected:
-        raise ImageRefusedError(
-            Code.DIGEST, f"cannot use {layout}: {algorithm} {expected} expected, {got} got"
-        )
-    return _parse(raw, layout)
+        raise _refuse(layout, f"{algorithm} {expected} expected, {got} got", Code.DIGEST)
+    if len(raw) != blob.size:
+        raise _refuse(layout, f"{blob.size} bytes expected, {len(raw)} got", Code.SIZE)
+    return raw
 
 
 def _read(path: Path, layout: Path) -> bytes:
@@ -149,39 +202,26 @@ def _read(path: Path, layout: Path) -> bytes:
     except OSError as error:
         raise _refuse(layout, f"{path.name}: {str(error.strerror).lower()}") from error
     if len(raw) > MAX_JSON:
-        raise ImageRefusedError(Code.LIMIT, f"cannot use {path}: larger than {MAX_JSON} bytes")
+        raise _refuse(layout, f"{path.name} is larger than {MAX_JSON} bytes", Code.LIMIT)
     return raw
 
 
-def _parse(raw: bytes, layout: Path) -> Json:
+def _parse(model: type[_Model], raw: bytes, layout: Path) -> _Model:
     try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise _refuse(layout, f"expected JSON, got {error}") from error
-    if not isinstance(document, dict):
-        raise _refuse(layout, "expected a JSON object")
-    return document
+        return model.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "JSON"
+        raise _refuse(layout, f"{place}: {first['msg'].lower()}") from error
 
 
-def _blob(entry: Json, layout: Path) -> Blob:
-    digest, size = entry.get("digest"), entry.get("size")
-    if not isinstance(size, int) or size < 0:
-        raise _refuse(layout, f"expected the size of a blob, got {size!r}")
-    kind = str(entry.get("mediaType", ""))
-    return Blob(digest=_check_digest(digest, layout), size=size, media_type=kind)
+def _refuse(layout: Path, reason: str, code: Code = Code.LAYOUT) -> ImageRefusedError:
+    return ImageRefusedError(code, f"cannot use the image in {layout}: {reason}")
 
 
-def _check_digest(digest: object, layout: Path) -> str:
-    """Digests become paths, so their form matters."""
-    text = digest if isinstance(digest, str) else ""
-    algorithm, _, hexadecimal = text.partition(":")
-    if len(hexadecimal) != _HASHES.get(algorithm) or set(hexadecimal) - set("0123456789abcdef"):
-        raise _refuse(layout, f"expected a digest such as sha256:..., got {digest!r}")
-    return text
-
-
-def _refuse(layout: Path, reason: str) -> ImageRefusedError:
-    return ImageRefusedError(Code.LAYOUT, f"cannot use the image in {layout}: {reason}")
+def _refuse_platform(layout: Path, architecture: str, got: str) -> ImageRefusedError:
+    reason = f"an image for {architecture} expected, for {got} got"
+    return _refuse(layout, reason, Code.INCOMPATIBLE)
 
 
 def write_image(
@@ -241,13 +281,16 @@ def _add_json(layout: Path, document: Json, media_type: str) -> Json:
 
 
 def _add_entry(layout: Path, entry: Json) -> None:
+    """Whatever else the layout has stays as it is."""
     path = layout / "index.json"
-    index: Json = _index(layout) if path.exists() else {"schemaVersion": 2, "manifests": []}
-    name = entry["annotations"][REF_NAMES[0]]
-    others = [
-        old
-        for old in index["manifests"]
-        if (old.get("annotations") or {}).get(REF_NAMES[0]) != name
-    ]
-    manifests = sorted([*others, entry], key=lambda e: e["annotations"][REF_NAMES[0]])
+    index: Json = {"schemaVersion": 2, "manifests": []}
+    if path.exists():
+        _list_entries(layout)  # refuses what is no index
+        index |= json.loads(path.read_bytes())
+    others = [old for old in index["manifests"] or () if _ref_name(old) != _ref_name(entry)]
+    manifests = sorted([*others, entry], key=_ref_name)
     path.write_text(json.dumps(index | {"manifests": manifests}, sort_keys=True))
+
+
+def _ref_name(entry: Json) -> str:
+    return str((entry.get("annotations") or {}).get(REF_NAMES[0], ""))

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from extsloader.imagebuild.oci.layout import Stored, find_digest, list_names, load_stored
+from extsloader.imagebuild.oci.layout import DIGEST, Stored, find_digest, list_names, load_stored
 from extsloader.imagebuild.tools import run_tool
 from extsloader.model.errors import ImageRefusedError, MachineError, SettingsError
 from extsloader.model.reasons import Code
 
-_LINE = re.compile(r"(\S+) (sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})")
+_LINE = re.compile(rf"(\S+) ({DIGEST})")
+_PINNED = re.compile(rf"(\S+)@({DIGEST})")
 _HEADER = "# Made by `mkext pull --update`: reference, digest of the manifest or index.\n"
 _OTHER = ("oci-archive:", "docker-archive:", "docker://")
 
@@ -47,16 +48,25 @@ def format_locks(locks: Mapping[str, str]) -> str:
 def get_image(reference: str, places: Places, locked: str = "") -> Stored:
     """Find an image, or bring it into the cache; it is the locked one where there is a lock.
 
-    Raises ImageRefusedError, MachineError, SettingsError.
+    A reference may itself end with `@` and a digest. Raises ImageRefusedError, MachineError,
+    SettingsError.
     """
-    stored = _find_local(reference, places) or _bring_in(reference, places, locked)
-    if locked and stored.digest != locked:
-        raise ImageRefusedError(
-            Code.DIGEST,
-            f"cannot use the image {reference}: {locked} is locked, {stored.digest} got",
-            "if the new one is wanted, run `mkext pull --update` and commit the lock file",
-        )
+    name, pinned = split_pinned(reference)
+    stored = _find_local(name, places) or _bring_in(name, places, locked or pinned)
+    for wanted in (locked, pinned):
+        if wanted and stored.digest != wanted:
+            raise ImageRefusedError(
+                Code.DIGEST,
+                f"cannot use the image {name}: {wanted} is locked, {stored.digest} got",
+                "if the new one is wanted, run `mkext pull --update` and commit the lock file",
+            )
     return stored
+
+
+def split_pinned(reference: str) -> tuple[str, str]:
+    """The reference without its own digest, and that digest; "" without one."""
+    match = _PINNED.fullmatch(reference)
+    return (match[1], match[2]) if match else (reference, "")
 
 
 def _find_local(reference: str, places: Places) -> Stored | None:
@@ -156,8 +166,9 @@ def pull_images(
     digests = {}
     for reference in references:
         locked = "" if update else locks.get(reference, "")
-        local = _find_local(reference, places)
-        if local is None and not locked and not reference.startswith(_OTHER[:2]):
-            locked = read_digest(reference, places)
+        name, pinned = split_pinned(reference)
+        known = locked or pinned or _find_local(name, places)
+        if not known and not name.startswith(_OTHER[:2]):
+            locked = read_digest(name, places)
         digests[reference] = get_image(reference, places, locked).digest
     return digests

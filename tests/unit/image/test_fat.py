@@ -238,6 +238,7 @@ BROKEN: dict[str, Callable[[bytearray], None]] = {
     "table of no size": lambda d: d.__setitem__(slice(22, 24), b"\0\0"),
     "table too small": lambda d: d.__setitem__(slice(22, 24), b"\1\0"),
     "larger than the medium": lambda d: d.__setitem__(slice(19, 21), b"\xff\xff"),
+    "a sector more than there is": lambda d: d.__delitem__(slice(-512, None)),
     "root directory over everything": lambda d: d.__setitem__(slice(17, 19), b"\xff\xff"),
     "cut off": lambda d: d.__delitem__(slice(40, None)),
 }
@@ -276,6 +277,26 @@ def test_a_chain_that_is_not_as_long_as_the_file_is_refused(tmp_path: Path, valu
     data[at : at + 2] = value.to_bytes(2, "little")
 
     with pytest.raises(FatError):
+        find_extents(reading(bytes(data)), len(data), file)
+
+
+@pytest.mark.parametrize("beyond", [False, True], ids=["reserved", "behind the last"])
+def test_a_chain_whose_last_cluster_is_none_is_refused(tmp_path: Path, beyond: bool) -> None:
+    """The table has an end mark there, so only the number tells."""
+    stick = make(tmp_path / "stick", 16)
+    put(stick, "pkgs.img", bytes(1000))
+    data = bytearray(stick.read_bytes())
+    file = find(bytes(data)).file
+    assert file is not None
+    table = int.from_bytes(data[14:16], "little") * 512
+    root = data.index(b"STICK      \x08")
+    entries = int.from_bytes(data[17:19], "little")
+    last = (len(data) - root - entries * 32) // 512 + 2 if beyond else 1
+    for cluster, value in ((file.cluster, last), (last, 0xFFFF)):
+        at = table + cluster * 2
+        data[at : at + 2] = value.to_bytes(2, "little")
+
+    with pytest.raises(FatError, match="cluster"):
         find_extents(reading(bytes(data)), len(data), file)
 
 

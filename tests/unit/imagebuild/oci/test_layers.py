@@ -1,20 +1,22 @@
 import gzip
 import hashlib
+import os
 import subprocess
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extsloader.imagebuild.oci import layers
-from extsloader.imagebuild.oci.layers import flatten, unpack_layer
+from extsloader.imagebuild.oci import layers, members
+from extsloader.imagebuild.oci.layers import flatten, unpack_layers
 from extsloader.imagebuild.oci.layout import Blob, Layer
 from extsloader.imagebuild.tree import Kind, Tree, read_content
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.reasons import Code
-from tests.fakes.layers import directory, file, hard_link, link, member, pack
+from tests.fakes.layers import directory, file, hard_link, link, member, pack, raw_header
 
 
 def flat(folder: Path, *archives: bytes) -> Tree:
@@ -85,7 +87,55 @@ def test_absolute_names_are_meant_from_the_root(tmp_path: Path) -> None:
     assert set(flat(tmp_path, pack(file("/etc/passwd")))) == {"etc", "etc/passwd"}
 
 
+def test_a_directory_may_come_again_with_another_mode(tmp_path: Path) -> None:
+    tree = flat(tmp_path, pack(file("a/b"), (member("a", type=tarfile.DIRTYPE, mode=0o700), b"")))
+
+    assert tree["a"].mode == 0o700
+    assert set(tree) == {"a", "a/b"}
+
+
+def odd(name: str = "a", **pax: str) -> bytes:
+    """One file with more in its extended header."""
+    return pack(member_with(name, pax))
+
+
+def member_with(name: str, pax: dict[str, str]) -> tuple[tarfile.TarInfo, bytes]:
+    info, content = file(name)
+    info.pax_headers = pax
+    return info, content
+
+
+END = bytes(1024)
+NEGATIVE = b"\xff" * 11 + b"\x00"  # -256 in base 256
+LARGE = b"\x80" + bytes(6) + (2 << 30).to_bytes(5)
+CHAIN = (raw_header("x", b"x", b"%011o\0" % 512) + b"12 comment=x\n".ljust(512, b"\0")) * 2000
+CUT_SPARSE = raw_header("a", b"S", extended=True)
+"""GNU tar's old sparse files say at byte 482 that the map goes on in another block."""
+
 HOSTILE = {
+    "file twice": (Code.PATH, pack(file("a"), file("a"))),
+    "link, then file": (Code.PATH, pack(link("a", "b"), file("a"))),
+    "directory, then link": (Code.PATH, pack(file("a/b"), link("a", "/etc"))),
+    "whiteout of everything": (Code.PATH, pack(file(".wh."))),
+    "whiteout that climbs": (Code.PATH, pack(file("a/.wh..."))),
+    "null byte": (Code.PATH, odd(path="etc/passwd\0x")),
+    "link to nowhere": (Code.PATH, pack(link("a", ""))),
+    "time that is no number": (Code.LIMIT, odd(mtime="nan")),
+    "endless time": (Code.LIMIT, odd(mtime="inf")),
+    "negative owner": (Code.LIMIT, odd(uid="-1")),
+    "large group": (Code.LIMIT, odd(gid="4294967295")),
+    "negative size": (Code.SIZE, raw_header("a", b"0", NEGATIVE) + END),
+    "negative size by extension": (Code.SIZE, odd(size="-1024")),
+    "negative extended header": (Code.LAYOUT, raw_header("a", b"x", NEGATIVE) + END),
+    "negative long name": (Code.LAYOUT, raw_header("a", b"L", NEGATIVE) + END),
+    "large extended header": (Code.LAYOUT, raw_header("a", b"x", LARGE) + END),
+    "chain of extended headers": (Code.LAYOUT, CHAIN + pack(file("a"))),
+    "damaged header": (Code.LAYOUT, pack(file("a"))[:1024] + b"x" * 512 + pack(file("b"))),
+    "cut header": (Code.LAYOUT, pack(file("a"))[:1024] + pack(file("b"))[:300]),
+    "sparse file": (Code.BUNDLE, raw_header("a", b"S") + END),
+    "cut sparse file": (Code.LAYOUT, CUT_SPARSE),
+    "deep path": (Code.LIMIT, pack(file("/".join("d" * 2049)))),
+    "long target": (Code.LIMIT, pack(link("a", "b" * 4096))),
     "climbs": (Code.PATH, pack(file("../etc/passwd"))),
     "climbs inside": (Code.PATH, pack(file("a/../../etc/passwd"))),
     "below a link": (Code.PATH, pack(link("a", "/etc"), file("a/passwd"))),
@@ -109,6 +159,31 @@ def test_a_hostile_layer_is_refused(tmp_path: Path, code: Code, archive: bytes) 
     assert caught.value.problem.code is code
 
 
+def test_a_long_header_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "layer.tar"
+    path.write_bytes(raw_header("a", b"x", LARGE))
+    os.truncate(path, 3 << 30)  # with a hole: it takes no space
+
+    tracemalloc.start()
+    with pytest.raises(ImageRefusedError, match="too long a header"):
+        flatten([path])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 1 << 20
+
+
+def test_all_headers_of_a_layer_together_are_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = pack(file("a"), file("b"))
+    monkeypatch.setattr(members, "MAX_HEADERS", 4 * 512)  # two, the end, and the bytes between
+
+    assert len(flat(tmp_path, plain)) == 2
+    with pytest.raises(ImageRefusedError, match="too long a header"):
+        flat(tmp_path, odd(path="b" * 200), plain)
+
+
 def test_a_link_below_which_a_later_layer_writes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageRefusedError, match="lies below /a, which is a link"):
         flat(tmp_path, pack(link("a", "/etc")), pack(file("a/passwd")))
@@ -117,8 +192,12 @@ def test_a_link_below_which_a_later_layer_writes_is_refused(tmp_path: Path) -> N
 def test_too_many_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "MAX_MEMBERS", 2)
 
-    with pytest.raises(ImageRefusedError, match="more than 2 files"):
-        flat(tmp_path, pack(file("a"), file("b"), file("c")))
+    assert len(flat(tmp_path, pack(file("a")), pack(file("b")))) == 2
+    for upper in (pack(file("c")), pack(file("a"))):  # what replaces another counts, too
+        with pytest.raises(ImageRefusedError, match="too many files for one image"):
+            flat(tmp_path, pack(file("a"), file("b")), upper)
+    with pytest.raises(ImageRefusedError, match="too many files for one image"):
+        flat(tmp_path, pack(file("parents/count/too")))
 
 
 PATHS = st.sampled_from(["a", "a/b", "a/b/c", "d", "d/e", "f"])
@@ -176,11 +255,20 @@ def test_layers_are_unpacked_into_the_cache_once(tmp_path: Path, kind: str) -> N
     }[kind]
     layer = put_blob(tmp_path, packed, kind, PLAIN)
 
-    tar = unpack_layer(tmp_path, layer, tmp_path / "cache")
+    (tar,) = unpack_layers(tmp_path, [layer], tmp_path / "cache")
 
     assert tar.read_bytes() == PLAIN
     (tmp_path / "blobs/sha256" / layer.blob.digest[7:]).unlink()
-    assert unpack_layer(tmp_path, layer, tmp_path / "cache") == tar
+    assert unpack_layers(tmp_path, [layer], tmp_path / "cache") == [tar]
+
+
+def test_all_layers_together_may_have_so_many_bytes(tmp_path: Path) -> None:
+    layer = put_blob(tmp_path, PLAIN, "tar", PLAIN)
+    one, cache = len(PLAIN), tmp_path / "cache"
+
+    assert len(unpack_layers(tmp_path, [layer] * 2, cache, limit=2 * one)) == 2
+    with pytest.raises(ImageRefusedError, match="E_LIMIT"):
+        unpack_layers(tmp_path, [layer] * 3, cache, limit=3 * one - 1)
 
 
 GZIP = gzip.compress(PLAIN)
@@ -204,7 +292,7 @@ def test_a_spoiled_layer_leaves_nothing_in_the_cache(
         path.write_bytes(GZIP if raw.endswith(b"?") else raw[:-1])
 
     with pytest.raises(ImageRefusedError) as caught:
-        unpack_layer(tmp_path, layer, tmp_path / "cache", limit=1 << 20)
+        unpack_layers(tmp_path, [layer], tmp_path / "cache", limit=1 << 20)
 
     assert caught.value.problem.code is code
     assert list((tmp_path / "cache").iterdir()) == []

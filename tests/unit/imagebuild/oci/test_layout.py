@@ -136,12 +136,102 @@ def test_wrong_descriptors_are_refused(layout: Path, entry: dict[str, Any]) -> N
     assert caught.value.problem.code is Code.LAYOUT
 
 
+MISSHAPEN: dict[str, dict[str, Any]] = {
+    "manifests a number": {"manifests": 5},
+    "manifest a text": {"manifests": ["x"]},
+    "layers a number": {"layers": 5},
+    "layer a number": {"layers": [1]},
+    "no configuration": {"layers": []},
+    "configuration a list": {"layers": [], "config": [1]},
+    "media type a list": {"layers": [], "mediaType": [1]},
+    "annotations a list": {"manifests": [{"digest": "sha256:" + "0" * 64, "annotations": [1]}]},
+}
+
+
+@pytest.mark.parametrize("document", MISSHAPEN.values(), ids=MISSHAPEN.keys())
+def test_documents_of_another_shape_are_refused(layout: Path, document: dict[str, Any]) -> None:
+    entry = put(layout, document)
+    set_index(layout, entry)
+
+    with pytest.raises(ImageRefusedError) as caught:
+        load_stored(layout, entry["digest"], "amd64")
+    assert caught.value.problem.code is Code.LAYOUT
+
+
+@pytest.mark.parametrize("rootfs", [[1], {"diff_ids": 5}, {"diff_ids": ["../x"]}])
+def test_configurations_of_another_shape_are_refused(layout: Path, rootfs: object) -> None:
+    config = put(layout, {"architecture": "amd64", "rootfs": rootfs})
+    entry = put(layout, {"layers": [], "config": config})
+    set_index(layout, entry)
+
+    with pytest.raises(ImageRefusedError, match="rootfs"):
+        load_stored(layout, entry["digest"], "amd64")
+
+
+def test_a_size_that_is_not_the_blobs_is_refused(layout: Path) -> None:
+    (entry,) = entries(layout)
+    set_index(layout, entry | {"size": entry["size"] + 1})
+
+    with pytest.raises(ImageRefusedError) as caught:
+        load_stored(layout, entry["digest"], "amd64")
+    assert caught.value.problem.code is Code.SIZE
+
+
+def test_an_image_for_another_architecture_is_refused(layout: Path) -> None:
+    digest = find_digest(layout, "a:1")
+    assert digest is not None
+
+    with pytest.raises(ImageRefusedError, match="for arm64 expected, for amd64 got") as caught:
+        load_stored(layout, digest, "arm64")
+    assert caught.value.problem.code is Code.INCOMPATIBLE
+
+
+@pytest.mark.parametrize(
+    ("known", "name"),
+    [
+        ("registry.test/lfedge/eve-a:1", "lfedge/eve-a:1"),
+        ("localhost/lfedge/eve-a:1", "lfedge/eve-a:1"),
+        ("registry.test:5000/library/alpine:latest", "alpine"),
+        ("library/alpine:3", "alpine:3"),
+    ],
+)
+def test_a_name_is_found_with_its_registry(
+    tmp_path: Path, tar: Path, known: str, name: str
+) -> None:
+    layout = tmp_path / "images"
+    wanted = write_image(layout, known, tar, {}, "amd64")
+    write_image(layout, "other/eve-a:1", tar, CONFIG, "amd64")
+
+    assert find_digest(layout, name) == wanted
+    assert find_digest(layout, f"elsewhere.test/{name}") is None
+
+
+def test_the_exact_name_comes_before_a_similar_one(tmp_path: Path, tar: Path) -> None:
+    write_image(tmp_path / "images", "a.test/x:1", tar, {}, "amd64")
+    exact = write_image(tmp_path / "images", "x:1", tar, CONFIG, "amd64")
+
+    assert find_digest(tmp_path / "images", "x:1") == exact
+
+
+def test_images_without_a_name_stay_in_a_layout_that_one_is_added_to(
+    layout: Path, tar: Path
+) -> None:
+    (entry,) = entries(layout)
+    unnamed = {key: value for key, value in entry.items() if key != "annotations"}
+    set_index(layout, unnamed | {"urls": ["kept"]})
+
+    write_image(layout, "b:1", tar, CONFIG, "amd64")
+
+    assert entries(layout)[0] == unnamed | {"urls": ["kept"]}
+    assert list_names(layout) == ["b:1"]
+
+
 def test_large_or_broken_json_is_refused(layout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (layout / "index.json").write_text("[1]")
-    with pytest.raises(ImageRefusedError, match="expected a JSON object"):
+    with pytest.raises(ImageRefusedError, match="JSON: input should be an object"):
         find_digest(layout, "")
     (layout / "index.json").write_text("[" * 100_000)
-    with pytest.raises(ImageRefusedError, match="expected JSON"):
+    with pytest.raises(ImageRefusedError, match="JSON: invalid json"):
         find_digest(layout, "")
     monkeypatch.setattr(module, "MAX_JSON", 10)
     with pytest.raises(ImageRefusedError, match="larger than 10 bytes"):

@@ -51,6 +51,16 @@ def test_an_image_that_is_not_the_locked_one_is_refused(places: Places) -> None:
     assert caught.value.problem.code is Code.DIGEST
 
 
+def test_a_reference_can_have_its_digest_itself(places: Places, layout: Path) -> None:
+    found = get_image("lfedge/eve-a:1", places).digest
+
+    assert get_image(f"lfedge/eve-a:1@{found}", places).digest == found
+    assert get_image(f"oci:{layout}@{found}", places).digest == found
+    for locked in ("", found):
+        with pytest.raises(ImageRefusedError, match=f"{DIGEST} is locked, {found} got"):
+            get_image(f"lfedge/eve-a:1@{DIGEST}", places, locked)
+
+
 def test_all_missing_images_are_named_at_once(places: Places, tmp_path: Path) -> None:
     wanted = [f"oci-archive:{tmp_path}/one.tar", f"docker-archive:{tmp_path}/two.tar"]
 
