@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from extsloader.imagebuild.squashfs import EPOCH
+from extsloader.imagebuild.steps import name_whole
 from extsloader.imagebuild.tools import as_root, run_tool
 from extsloader.imagebuild.tree import Kind, Node, read_tar
 from extsloader.model.errors import MachineError
@@ -19,7 +20,7 @@ def make_erofs(tar: Path, out: Path) -> None:
 
     mkfs.erofs before 1.7 reads no tar file, so that the files are unpacked for it.
     """
-    stage = f"make {out.name.removeprefix('.').removesuffix('.unfinished')}"
+    stage = f"make {name_whole(out)}"
     if os.geteuid():
         check_ownership(read_tar(tar), stage)
     with TemporaryDirectory(dir=out.parent, prefix=".erofs-") as scratch:

@@ -78,8 +78,9 @@ def prepare_rootfs(recipes: Sequence[Recipe], args: Namespace) -> list[Step]:
             apt = open_apt(args.arch, cache.root)
             allowed = args.allow_newer
             debs, replaced = choose(debs, cache.debs, recipe, apt, allow_newer=allowed)
-            newer |= {recipe.name: replaced} if replaced else {}
-            step = plan_rootfs(recipe, _gather(recipe, debs, args), cache)
+            if replaced:
+                newer[recipe.name] = replaced
+                step = plan_rootfs(recipe, _gather(recipe, debs, args), cache)
             wanted |= set() if step.output.exists() else set(debs)
         steps.append(step)
     _warn_newer(newer)
@@ -90,14 +91,21 @@ def prepare_rootfs(recipes: Sequence[Recipe], args: Namespace) -> list[Step]:
 
 
 def _gather(recipe: Recipe, debs: tuple[Deb, ...], args: Namespace) -> Ingredients:
-    wheels = Cache(root=args.cache).wheels
-    found: tuple[Wheel, ...] = ()
-    if recipe.python and recipe.python.requirements:
-        path, target = Path(recipe.python.requirements), find_target(debs, args.arch)
-        found += fetch_wheels(path, recipe.python.sources, target, wheels)
+    found = find_wheels(recipe, debs, args)
     if recipe.python and recipe.python.project:
-        found += (build_project(Path(), wheels),)
+        found += (build_project(Path(), Cache(root=args.cache).wheels),)
     return Ingredients(architecture=args.arch, debs=debs, wheels=found)
+
+
+def find_wheels(
+    recipe: Recipe, debs: Sequence[Deb], args: Namespace, *, offline: bool = False
+) -> tuple[Wheel, ...]:
+    """What a recipe's requirements name; `offline`: only what the cache has."""
+    if not (recipe.python and recipe.python.requirements):
+        return ()
+    path, target = Path(recipe.python.requirements), find_target(debs, args.arch)
+    wheels = Cache(root=args.cache).wheels
+    return fetch_wheels(path, recipe.python.sources, target, wheels, offline=offline)
 
 
 def _warn_newer(newer: Mapping[str, tuple[Deb, ...]]) -> None:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from extsloader.imagebuild.steps import name_whole
 from extsloader.imagebuild.tree import Kind, Node, read_tar
 from extsloader.model.errors import MachineError
 from extsloader.model.reasons import Code
@@ -51,7 +52,7 @@ def check_limit(image: Path, limit: int, tar: Path) -> None:
         parts = "".join(f"\n  {line}" for line in describe(measure(read_tar(tar))))
         raise MachineError(
             Code.SIZE,
-            f"make {image.name.removeprefix('.').removesuffix('.unfinished')}",
+            f"make {name_whole(image)}",
             f"expected at most {limit} bytes, got {size}; biggest before compression:{parts}",
             "move services to the pkgs image",
         )

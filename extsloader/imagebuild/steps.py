@@ -11,9 +11,9 @@ from pathlib import Path
 from threading import Event, Thread
 from time import perf_counter
 
-from extsloader.imagebuild.tree import Node, open_content
+from extsloader.imagebuild.tree import Node, split_content
 
-_CHUNK = 1 << 20  # bytes
+_UNFINISHED = ".unfinished"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,22 +33,26 @@ def run_steps(steps: Iterable[Step]) -> None:
             continue
         with timed(step.title):
             step.output.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = step.output.with_name(f".{step.output.name}.unfinished")
-            unfinished.unlink(missing_ok=True)
-            step.make(unfinished)
-            _forget_older(step.output)
-            unfinished.replace(step.output)
+            with whole_file(step.output) as unfinished:
+                step.make(unfinished)
+                _forget_older(step.output)
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Where to write a file that gets its name only when all of it is there."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = path.with_name(f".{path.name}{_UNFINISHED}")
+    unfinished.unlink(missing_ok=True)  # of a build that was killed
     try:
         yield unfinished
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def name_whole(unfinished: Path) -> str:
+    """What a file will be called, for people."""
+    return unfinished.name.removeprefix(".").removesuffix(_UNFINISHED)
 
 
 def _forget_older(output: Path) -> None:
@@ -101,11 +105,8 @@ def digest_tree(tree: Mapping[str, Node]) -> str:
     for path in sorted(tree):
         node = tree[path]
         digest.update(f"{path}\0{node.kind}{node.mode}{node.target}{len(node.content)}\0".encode())
-        with open_content(node) as content:
-            left = len(node.content)
-            while chunk := content.read(min(left, _CHUNK)):
-                digest.update(chunk)
-                left -= len(chunk)
+        for chunk in split_content(node):
+            digest.update(chunk)
     return digest.hexdigest()
 
 

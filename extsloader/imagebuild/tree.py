@@ -17,6 +17,7 @@ from extsloader.model.reasons import Code
 _MERGED = ("bin", "lib", "lib64", "sbin")
 """Directories that are links into /usr in Debian 12 (its usrmerge package)."""
 
+_CHUNK = 1 << 20  # bytes
 _XATTR = "SCHILY.xattr."
 """Prefix of extended attributes in PAX headers, as GNU tar and Go's archive/tar write them."""
 
@@ -242,6 +243,15 @@ def open_content(node: Node) -> Iterator[IO[bytes]]:
     with node.content.path.open("rb") as file:
         file.seek(node.content.offset)
         yield file
+
+
+def split_content(node: Node) -> Iterator[bytes]:
+    """A node's bytes, some at a time."""
+    left = len(node.content)
+    with open_content(node) as file:
+        while chunk := file.read(min(left, _CHUNK)):
+            yield chunk
+            left -= len(chunk)
 
 
 def read_content(node: Node) -> bytes:

@@ -16,7 +16,7 @@ from extsloader.imagebuild.tree import (
     Node,
     Tree,
     complete,
-    open_content,
+    split_content,
 )
 from extsloader.model.errors import SettingsError
 
@@ -71,10 +71,8 @@ def write_cpio(tree: Mapping[str, Node], out: IO[bytes]) -> None:
         size = len(node.content) or len(target)
         mode = _TYPES[node.kind] | node.mode
         _write_header(out, path, [number, mode, 0, 0, 1, EPOCH, size, 0, 0, *node.device])
-        with open_content(node) as content:
-            while chunk := content.read(min(size, 1 << 20)):
-                out.write(chunk)
-                size -= len(chunk)
+        for chunk in split_content(node):
+            out.write(chunk)
         out.write(target)
         out.write(bytes(-out.tell() % 4))
     _write_header(out, _END, [0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0])

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def _load(layout: Path, name: str, places: Places, reference: str) -> Stored:
 
 def _bring_in(reference: str, places: Places, locked: str) -> Stored:
     """A locked image that the cache has needs no network."""
-    source = reference if reference.startswith(_OTHER) else _in_registry(reference, places)
+    source = _name_source(reference, places)
     name = sha256(f"{source} {places.architecture} {locked}".encode()).hexdigest()[:32]
     known = find_digest(places.cache, name) if (places.cache / "index.json").exists() else None
     if known is None or not locked:
@@ -103,10 +103,13 @@ def _bring_in(reference: str, places: Places, locked: str) -> Stored:
     if not locked or not source.startswith("docker://"):
         return stored
     # What skopeo was asked for by digest it has checked; in the layout it may have another form.
-    return Stored(layout=stored.layout, digest=locked, config=stored.config, layers=stored.layers)
+    return replace(stored, digest=locked)
 
 
-def _in_registry(reference: str, places: Places) -> str:
+def _name_source(reference: str, places: Places) -> str:
+    """What skopeo is asked for; a name without a transport is a registry's."""
+    if reference.startswith(_OTHER):
+        return reference
     prefix = f"{places.registry.rstrip('/')}/" if places.registry else ""
     return f"docker://{prefix}{reference}"
 
@@ -129,7 +132,7 @@ def _copy(source: str, name: str, places: Places, locked: str) -> None:
 
 def read_digest(reference: str, places: Places) -> str:
     """The digest that a registry or an archive has for a reference now. Raises MachineError."""
-    source = reference if reference.startswith(_OTHER) else _in_registry(reference, places)
+    source = _name_source(reference, places)
     verify = "false" if places.insecure else "true"
     argv = ["skopeo", "inspect", "--raw", f"--tls-verify={verify}", source]
     return f"sha256:{sha256(run_tool(argv, f'look up the image {source}')).hexdigest()}"

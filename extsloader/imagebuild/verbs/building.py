@@ -86,18 +86,17 @@ def build(args: Namespace) -> None:
     _make_manifest(PLACEHOLDER, names, args)
     args.out.mkdir(parents=True, exist_ok=True)
     image = args.out / f"{args.name}.img"
-    unfinished = image.with_name(f".{image.name}.unfinished")
-    with Cache(root=args.cache).locked():
-        steps = prepare_layout(definition, args)
-        steps.append(plan_squashfs(steps[-1], compression(args)))
-        run_steps(steps)
-        shutil.copyfile(steps[-1].output, unfinished)
-    with timed("hash tree"):
-        add_verity(unfinished)
-    payload = _make_manifest(measure_image(unfinished), names, args)
-    with timed("signature"):
-        sign_image(unfinished, payload, keys)
-    unfinished.replace(image)
+    with whole_file(image) as unfinished:
+        with Cache(root=args.cache).locked():
+            steps = prepare_layout(definition, args)
+            steps.append(plan_squashfs(steps[-1], compression(args)))
+            run_steps(steps)
+            shutil.copyfile(steps[-1].output, unfinished)
+        with timed("hash tree"):
+            add_verity(unfinished)
+        payload = _make_manifest(measure_image(unfinished), names, args)
+        with timed("signature"):
+            sign_image(unfinished, payload, keys)
     print(f"{image}: {image.stat().st_size / 1e6:.1f} MB")
 
 

@@ -10,11 +10,10 @@ from extsloader.imagebuild.debian.apt import open_apt
 from extsloader.imagebuild.debian.archive import choose, resolve
 from extsloader.imagebuild.debian.packages import format_lock
 from extsloader.imagebuild.debian.recipe import Recipe, load_images, load_lock, load_recipe
-from extsloader.imagebuild.debian.wheels import fetch_wheels, find_target
 from extsloader.imagebuild.linuxkit.definition import load_definition
 from extsloader.imagebuild.oci.layout import write_image
 from extsloader.imagebuild.plan import Cache
-from extsloader.imagebuild.prepare import load_locks, prepare_rootfs
+from extsloader.imagebuild.prepare import find_wheels, load_locks, prepare_rootfs
 from extsloader.imagebuild.sbom import Part, make_sbom, name_debs, name_requirements
 from extsloader.imagebuild.steps import run_steps, whole_file
 
@@ -75,9 +74,8 @@ def _list_parts(recipe: Recipe, args: Namespace) -> list[Part]:
         debs, _ = choose(debs, cache.debs, recipe, apt, allow_newer=True)  # as a build does
     parts = name_debs(debs)
     if recipe.python and recipe.python.requirements:
-        path, target = Path(recipe.python.requirements), find_target(debs, args.arch)
-        wheels = fetch_wheels(path, recipe.python.sources, target, cache.wheels, offline=True)
-        parts += name_requirements(path.read_text(), {one.name: one.sha256 for one in wheels})
+        digests = {one.name: one.sha256 for one in find_wheels(recipe, debs, args, offline=True)}
+        parts += name_requirements(Path(recipe.python.requirements).read_text(), digests)
     if recipe.python and recipe.python.project:
         url = f"pkg:generic/extsloader@{quote(__version__)}"
         parts.append(Part(name="extsloader", version=__version__, purl=url))
