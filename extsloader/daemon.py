@@ -1,18 +1,15 @@
-"""The command line of the agent; `extsloader.lean` calls it."""
+"""The command line of the agent; `extsloader.lean` calls it.
+
+What takes long to load is loaded while another process checks the settings: on a small device each
+of the two takes a second or more.
+"""
 
 import argparse
-import asyncio
-import logging
-import os
 import sys
 from collections.abc import Sequence
 
 import extsloader
-from extsloader.adapters.journal import LibraryLog, open_journal
-from extsloader.adapters.notify import take_notifier
-from extsloader.model.errors import MachineError, SettingsError
-from extsloader.settings.load import load_settings
-from extsloader.wiring import serve
+from extsloader.settings.start import start_checking
 
 USAGE = 2
 
@@ -21,26 +18,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run until stopped: 0 after a clean stop, 1 with something left behind, 2 for bad settings."""
     options = _parse(argv)
     try:
-        settings = load_settings(options.config, options.root)
+        checking = start_checking(options.config, options.root)
+    except OSError as error:
+        print(f"cannot check the configuration: {error}", file=sys.stderr)
+        return 1
+    from extsloader.model.errors import SettingsError  # noqa: PLC0415 - see above
+    from extsloader.settings.load import end_checking, read_settings  # noqa: PLC0415
+    from extsloader.wiring import run  # noqa: PLC0415
+
+    try:
+        settings = read_settings(checking)
+        if not options.check_config:
+            return run(settings, checking)
+        print("the configuration is good")
     except SettingsError as error:
         print(error, file=sys.stderr)
         return USAGE
-    if options.check_config:
-        print("the configuration is good")
-        return 0
-    journal = open_journal(settings.log_format)
-    logging.getLogger().addHandler(LibraryLog(journal))
-    try:
-        world = asyncio.run(serve(settings, journal, take_notifier(os.environ)))
-    except MachineError as error:
-        problem = error.problem
-        journal.log.critical(
-            "stopped", code=problem.code, reason=problem.message, hint=problem.hint
-        )
-        return 1
-    for problem in world.leftovers:
-        journal.log.error("left behind", code=problem.code, reason=problem.message)
-    return 1 if world.leftovers else 0
+    finally:
+        end_checking(checking)
+    return 0
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1,6 +1,7 @@
 """The one place that knows which adapter stands behind which port."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -11,11 +12,11 @@ import extsloader
 from extsloader.adapters.cgroups.factory import open_cgroups
 from extsloader.adapters.clock import read_moment
 from extsloader.adapters.directory import FileSources
-from extsloader.adapters.journal import Journal
+from extsloader.adapters.journal import Journal, LibraryLog, open_journal
 from extsloader.adapters.lock import take_lock
 from extsloader.adapters.machine_facts import read_clock_floor, read_machine, read_memory
 from extsloader.adapters.mounts.port import Mounts
-from extsloader.adapters.notify import Notifier
+from extsloader.adapters.notify import Notifier, take_notifier
 from extsloader.adapters.oci.runtime import OciRuntime
 from extsloader.adapters.readiness import ServiceReadiness
 from extsloader.adapters.service_log import ServiceLogs
@@ -37,11 +38,34 @@ from extsloader.runtime.executor import Executor
 from extsloader.runtime.hub import Hub, Live
 from extsloader.runtime.loop import Loop
 from extsloader.runtime.threads import Threads
+from extsloader.settings.start import Process
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
-async def serve(settings: Settings, journal: Journal, notifier: Notifier) -> World:
+def run(settings: Settings, checking: Process) -> int:
+    """Run until stopped; 0 after a clean stop, 1 with something left behind.
+
+    `checking` is the process that has checked the settings: it can do the first verification.
+    """
+    journal = open_journal(settings.log_format)
+    logging.getLogger().addHandler(LibraryLog(journal))
+    try:
+        world = asyncio.run(serve(settings, journal, take_notifier(os.environ), checking))
+    except MachineError as error:
+        problem = error.problem
+        journal.log.critical(
+            "stopped", code=problem.code, reason=problem.message, hint=problem.hint
+        )
+        return 1
+    for problem in world.leftovers:
+        journal.log.error("left behind", code=problem.code, reason=problem.message)
+    return 1 if world.leftovers else 0
+
+
+async def serve(
+    settings: Settings, journal: Journal, notifier: Notifier, checking: Process
+) -> World:
     """Run until asked to stop; returns the last world. Raises MachineError if it cannot start."""
     async with AsyncExitStack() as stack:
         stack.callback(os.close, take_lock(settings.paths.run))
@@ -51,7 +75,7 @@ async def serve(settings: Settings, journal: Journal, notifier: Notifier) -> Wor
             integrity=name_integrity(settings, machine),
             reason=explain_integrity(settings, machine),
         )
-        ports = build_ports(settings, machine)
+        ports = build_ports(settings, machine, checking)
         for sentence in ports.cgroups.open_parent():
             journal.log.warning("limit for all services not granted", reason=sentence)
         left: list[Problem] = []
@@ -60,7 +84,7 @@ async def serve(settings: Settings, journal: Journal, notifier: Notifier) -> Wor
     return replace(world, leftovers=(*world.leftovers, *left))
 
 
-def build_ports(settings: Settings, machine: Machine) -> Ports:
+def build_ports(settings: Settings, machine: Machine, checking: Process) -> Ports:
     """The real machine. Raises MachineError where a program or a directory is missing."""
     paths = settings.paths
     store = Store(paths.store)
@@ -68,19 +92,21 @@ def build_ports(settings: Settings, machine: Machine) -> Ports:
     sources: list[SourcePort] = [FileSources(paths.watch, paths.store)]
     if settings.udev:
         sources.append(UdevSources())
+    verifier = Verifier(
+        keys=paths.keys,
+        store=paths.store,
+        machine=machine,
+        timeouts=settings.timeouts,
+        files=settings.filters.files,
+        wall=lambda: read_moment().wall,
+        clock_floor=read_clock_floor(),
+        python=sys.executable,
+    )
+    verifier.keep(*checking)
     runtime = OciRuntime(settings, machine)
     return Ports(
         sources={source.provider: source for source in sources},
-        verifier=Verifier(
-            keys=paths.keys,
-            store=paths.store,
-            machine=machine,
-            timeouts=settings.timeouts,
-            files=settings.filters.files,
-            wall=lambda: read_moment().wall,
-            clock_floor=read_clock_floor(),
-            python=sys.executable,
-        ),
+        verifier=verifier,
         mounts=Mounts(paths.run),
         cgroups=open_cgroups(settings.cgroup, settings.limits),
         runtime=runtime,

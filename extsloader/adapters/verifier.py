@@ -11,14 +11,13 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import msgspec
 
-import extsloader
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.helper import MAX_MESSAGE, Answer, Request
+from extsloader.model.isolation import ENVIRONMENT, OPTIONS
 from extsloader.model.machine import Machine
 from extsloader.model.manifest import StoredImage
 from extsloader.model.reasons import Code
@@ -27,13 +26,6 @@ from extsloader.model.source import Source, Superblock
 
 EPOCH = 1_767_225_600.0  # 2026-01-01: a clock that shows less, as 1970, is wrong anyway
 REAP_WITHIN = 1.0  # seconds that a killed helper may take before we go on without it
-
-# Our own package wherever it lies, and nothing from the working directory or the environment.
-_ENVIRONMENT = {
-    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-    "LC_ALL": "C",
-    "PYTHONPATH": str(Path(extsloader.__file__).parents[1]),
-}
 
 Report = Callable[[int, int], None]
 
@@ -50,6 +42,11 @@ class Verifier:
     wall: Callable[[], float]
     clock_floor: float = 0.0  # seconds since 1970; an earlier wall clock is wrong
     python: str = "/usr/bin/python3"
+    spare: list["Helper"] = field(default_factory=list)
+
+    def keep(self, process: subprocess.Popen[bytes], channel: socket.socket) -> None:
+        """Take a process that has loaded all that a verification needs, and waits for one."""
+        self.spare.append(Helper(channel, process, _reap_at_end(process)))
 
     async def probe(self, source: Source) -> Superblock:
         """Read the superblock. Raises ImageRefusedError."""
@@ -82,9 +79,8 @@ class Verifier:
     ) -> tuple[Answer, list[int]]:
         """Run one helper to its last answer and the descriptors that came with it."""
         received: list[int] = []
-        argv = [self.python, "-P", "-s", "-m", "extsloader.verify", job]
         try:
-            async with asyncio.timeout(seconds), _running(argv, request) as helper:
+            async with asyncio.timeout(seconds), _running(self._start(job, request)) as helper:
                 answer = await _last_answer(helper, received, progress)
             _raise_refusal(answer)
         except BaseException as error:
@@ -94,18 +90,29 @@ class Verifier:
             raise
         return answer, received
 
+    def _start(self, job: str, request: Request) -> "Helper":
+        packet = msgspec.json.encode(request)
+        if job == "verify" and self.spare:
+            spare = self.spare.pop()
+            with suppress(OSError):  # it has ended, nobody needed it for long
+                spare.channel.send(packet)
+                return spare
+            spare.channel.close()
+        return _start([self.python, *OPTIONS, "extsloader.verify", job], packet)
+
 
 @dataclass(frozen=True, slots=True)
-class _Helper:
+class Helper:
+    """A process, our end of its standard input, and whether it has ended."""
+
     channel: socket.socket
     process: subprocess.Popen[bytes]
     ended: asyncio.Event
 
 
 @asynccontextmanager
-async def _running(argv: list[str], request: Request) -> AsyncIterator[_Helper]:
-    """A helper with its request; dead in the end, and reaped as soon as the kernel lets it go."""
-    helper = _start(argv, msgspec.json.encode(request))
+async def _running(helper: Helper) -> AsyncIterator[Helper]:
+    """Dead in the end, and reaped as soon as the kernel lets it go."""
     try:
         yield helper
     finally:
@@ -116,7 +123,7 @@ async def _running(argv: list[str], request: Request) -> AsyncIterator[_Helper]:
                 await helper.ended.wait()
 
 
-def _start(argv: list[str], packet: bytes) -> _Helper:
+def _start(argv: list[str], packet: bytes) -> Helper:
     """Start a process of its own session. Raises ImageRefusedError(E_HELPER)."""
     try:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -130,11 +137,11 @@ def _start(argv: list[str], packet: bytes) -> _Helper:
                 argv,
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                env=_ENVIRONMENT,
+                env=ENVIRONMENT,
                 cwd="/",
                 start_new_session=True,
             )
-        return _Helper(ours, process, _reap_at_end(process))
+        return Helper(ours, process, _reap_at_end(process))
     except OSError as error:
         ours.close()
         raise _broken(f"it does not start: {error.strerror}") from error
@@ -161,7 +168,7 @@ def _reap_at_end(process: subprocess.Popen[bytes]) -> asyncio.Event:
     return ended
 
 
-async def _last_answer(helper: _Helper, received: list[int], progress: Report | None) -> Answer:
+async def _last_answer(helper: Helper, received: list[int], progress: Report | None) -> Answer:
     """Pass on progress until something else comes; its descriptors are added to `received`."""
     while True:
         packet = await _packet(helper.channel, received)

@@ -47,7 +47,8 @@ Report = (
 )
 
 CHECK_FIRST = 0.02  # seconds between the first readiness checks, doubling
-CHECK_LAST = 1.0
+CHECK_LAST = 0.2  # a look at a socket or a file costs nothing, and others wait for the answer
+EXEC_LAST = 1.0  # a process in the container does cost something
 KILL_GRACE = 10.0  # seconds that SIGKILL may take: a process in a stuck system call takes longer
 
 TIMERS = (
@@ -202,7 +203,8 @@ def _checked(world: World, state: ServiceState, report: ServiceChecked, moment: 
         return Step(world)
     if report.ready:
         return _become_ready(world, state, moment)
-    pause = min(CHECK_LAST, CHECK_FIRST * 2.0 ** min(state.checks, 10))
+    last = EXEC_LAST if state.spec.readiness.kind is ProbeKind.EXEC else CHECK_LAST
+    pause = min(last, CHECK_FIRST * 2.0 ** min(state.checks, 10))
     waiting = replace(state, checks=state.checks + 1, detail=report.detail)
     timer = SetTimer(TimerId(TimerKind.CHECK, state.spec.name), pause)
     return Step(store(world, waiting), (timer,))

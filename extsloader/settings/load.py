@@ -1,18 +1,18 @@
-"""How the daemon gets its settings: it starts the checking process and believes its answer."""
+"""How the daemon gets its settings: it believes the checking process."""
 
-import os
 import re
+import socket
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
-import extsloader
 from extsloader.model.errors import SettingsError
+from extsloader.model.helper import MAX_MESSAGE
 from extsloader.model.settings import Settings
 from extsloader.settings.problem import SettingProblem
+from extsloader.settings.start import Process, start_checking
 
 DEADLINE = 30.0  # seconds; it takes 0.15 s on a quiet machine
 PARAMETER = re.compile(r'(?:[^\s"]|"[^"]*(?:"|$))+')
@@ -20,13 +20,33 @@ PARAMETER = re.compile(r'(?:[^\s"]|"[^"]*(?:"|$))+')
 
 
 def load_settings(config: str | None, root: str = "/") -> Settings:
-    """The checked settings, switched off if the kernel command line says so.
+    """The checked settings; blocks for the time of one Python start. Raises SettingsError."""
+    try:
+        process = start_checking(config, root)
+    except OSError as error:
+        raise _broken(str(error)) from error
+    try:
+        return read_settings(process)
+    finally:
+        end_checking(process)
 
-    Blocks for the time of one Python start. Raises SettingsError with all problems.
+
+def read_settings(checking: Process) -> Settings:
+    """Wait for the checked settings, switched off if the kernel command line says so.
+
+    The process stays for a verification. Raises SettingsError with all problems.
     """
-    settings = _decode(_run(config, root))
+    settings = _decode(_receive(*checking))
     cmdline = Path("/proc/cmdline").read_text(errors="replace")
     return replace(settings, enabled=False) if is_switched_off(cmdline) else settings
+
+
+def end_checking(checking: Process) -> None:
+    """Nothing more is wanted of it."""
+    process, channel = checking
+    channel.close()
+    process.kill()
+    process.wait()
 
 
 def is_switched_off(cmdline: str) -> bool:
@@ -40,29 +60,27 @@ def is_switched_off(cmdline: str) -> bool:
     return switch == "off"
 
 
-def _run(config: str | None, root: str) -> subprocess.CompletedProcess[bytes]:
-    # -P -s and an environment of our own isolate as -I does, but find a package that is not
-    # installed, too.
-    argv = [sys.executable, "-P", "-s", "-m", "extsloader.settings", f"--root={root}"]
-    argv += [f"--config={config}"] if config is not None else []
-    ours = {k: v for k, v in os.environ.items() if k.startswith("EXTSLOADER_")}
-    home = str(Path(extsloader.__file__).parents[1])
-    environment = {**ours, "PYTHONPATH": home, "PYTHONDONTWRITEBYTECODE": "1"}
+def _receive(process: subprocess.Popen[bytes], channel: socket.socket) -> bytes:
+    channel.settimeout(DEADLINE)
     try:
-        return subprocess.run(
-            argv, env=environment, capture_output=True, timeout=DEADLINE, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise SettingsError((f"cannot check the configuration: {error}",)) from error
+        answer = channel.recv(MAX_MESSAGE)
+    except OSError as error:
+        raise _broken(str(error)) from error
+    if not answer:
+        raise _broken(f"the checking process ended with {process.wait(DEADLINE)}")
+    channel.setblocking(False)
+    return answer
 
 
-def _decode(done: subprocess.CompletedProcess[bytes]) -> Settings:
+def _decode(answer: bytes) -> Settings:
     try:
-        if done.returncode == 0:
-            return msgspec.json.decode(done.stdout, type=Settings)
-        problems = msgspec.json.decode(done.stdout, type=tuple[SettingProblem, ...])
-    except msgspec.DecodeError:
-        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        reason = last or f"the checking process ended with {done.returncode}"
-        raise SettingsError((f"cannot check the configuration: {reason}",)) from None
+        if answer.startswith(b"{"):
+            return msgspec.json.decode(answer, type=Settings)
+        problems = msgspec.json.decode(answer, type=tuple[SettingProblem, ...])
+    except msgspec.DecodeError as error:
+        raise _broken(f"its answer makes no sense: {error}") from error
     raise SettingsError(tuple(str(problem) for problem in problems))
+
+
+def _broken(reason: str) -> SettingsError:
+    return SettingsError((f"cannot check the configuration: {reason}",))

@@ -46,11 +46,14 @@ class SlowDown:
         self._stick = stick
 
     def add(self, pid: int) -> None:
+        """A process, and those that it has started already."""
         self._group.mkdir()
         number = Path(self._stick.node).stat().st_rdev
         device = f"{os.major(number)}:{os.minor(number)}"
         (self._group / "blkio.throttle.read_bps_device").write_text(f"{device} {RATE}")
-        (self._group / "cgroup.procs").write_text(f"{pid}")
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for member in (pid, *children):
+            (self._group / "cgroup.procs").write_text(f"{member}")
 
     def remove(self) -> None:
         if self._group.exists():

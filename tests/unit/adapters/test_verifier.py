@@ -7,6 +7,8 @@ import asyncio
 import errno
 import json
 import os
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -116,6 +118,35 @@ async def test_the_helper_gets_the_request_and_nothing_of_our_environment(
     assert environment.keys() - {"LC_CTYPE"} == {"PATH", "LC_ALL", "PYTHONPATH"}
     assert argv == ["-P", "-s", "-m", "extsloader.verify", "verify"]
     assert (directory, session, descriptors) == ("/", True, [0, 1, 2])
+
+
+def ready(*lines: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """A process that waits for a verification."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    code = ("import socket, sys", "channel = socket.socket(fileno=0)", "say = channel.send", *lines)
+    with theirs:
+        argv = [sys.executable, "-c", "\n".join(code)]
+        return subprocess.Popen(argv, stdin=theirs.fileno()), ours
+
+
+async def test_a_process_that_is_ready_does_the_first_verification(tmp_path: Path) -> None:
+    verifier = helper(tmp_path, SUPERBLOCK)
+    process, channel = ready("channel.recv(1 << 20)", REFUSED)
+    verifier.keep(process, channel)
+    await verifier.probe(SOURCE)  # it is not wasted on this
+    assert process.poll() is None
+    assert (await refusal(verifier))[0] is Code.DIGEST
+    assert process.returncode is not None
+    assert (await refusal(verifier))[0] is Code.HELPER  # a new one says what it says
+
+
+async def test_a_process_that_has_ended_meanwhile_is_replaced(tmp_path: Path) -> None:
+    verifier = helper(tmp_path, REFUSED)
+    process, channel = ready("sys.exit()")
+    verifier.keep(process, channel)
+    async with asyncio.timeout(10):
+        await verifier.spare[0].ended.wait()
+    assert (await refusal(verifier))[0] is Code.DIGEST
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from extsloader.model import events as ev
 from extsloader.model.errors import IllegalTransitionError
 from extsloader.model.events import Cause, CauseKind, TimerId, TimerKind
 from extsloader.model.ids import ServiceName
-from extsloader.model.manifest import Readiness, Restart, RestartPolicy, Service, Stop
+from extsloader.model.manifest import ProbeKind, Readiness, Restart, RestartPolicy, Service, Stop
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.world import ServicePhase as P
 from extsloader.model.world import World
@@ -206,10 +206,17 @@ def test_an_unready_service_is_asked_again_at_growing_intervals() -> None:
         step = services.take(world, said, builders.moment())
         world = step.world
         pauses += [effect.delay for effect in step.effects if isinstance(effect, fx.SetTimer)]
-    assert pauses == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1, 1, 1])
+    assert pauses == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.2, 0.2, 0.2, 0.2, 0.2])
     assert worlds.state(world, "a").detail == "connection refused"
     again = services.fire(world, TimerId(TimerKind.CHECK, A), builders.moment())
     assert again == Step(world, (fx.CheckReady(A, RUN, worlds.BY_TCP),))
+
+
+def test_a_check_by_a_process_of_its_own_is_made_less_often() -> None:
+    asked = Readiness(kind=ProbeKind.EXEC, command=("/bin/ask",))
+    world = one(P.STARTED, builders.service("a", readiness=asked), checks=9)
+    step = services.take(world, ev.ServiceChecked(A, RUN, ready=False), builders.moment())
+    assert [e.delay for e in step.effects if isinstance(e, fx.SetTimer)] == [1.0]
 
 
 def test_a_good_check_makes_ready_and_forgets_the_deadline() -> None:

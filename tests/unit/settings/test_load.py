@@ -1,5 +1,6 @@
 """The daemon's side: a process is started and its answer believed."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from extsloader.model.errors import SettingsError
 from extsloader.model.settings import Paths, Settings
 from extsloader.settings import load
-from extsloader.settings.load import is_switched_off, load_settings
+from extsloader.settings.load import end_checking, is_switched_off, load_settings, read_settings
+from extsloader.settings.start import start_checking
 
 
 def test_defaults_below_a_root(tmp_path: Path) -> None:
@@ -48,6 +50,25 @@ def test_a_checking_process_that_dies_is_a_problem_too(monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(SettingsError, match="the checking process ended with 1"):
         load_settings(None)
+
+
+def test_a_checking_process_that_talks_nonsense_is_a_problem_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\nprintf '[7]' >&0\n")
+    script.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(script))
+    with pytest.raises(SettingsError, match="its answer makes no sense"):
+        load_settings(None)
+
+
+def test_the_process_stays_until_it_is_closed() -> None:
+    checking = start_checking(None)
+    read_settings(checking)
+    assert checking[0].poll() is None
+    end_checking(checking)
+    assert checking[0].returncode == -signal.SIGKILL
 
 
 def test_the_daemons_side_does_not_import_pydantic() -> None:

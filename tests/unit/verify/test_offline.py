@@ -37,7 +37,7 @@ def test_what_a_device_would_say_is_said(tmp_path: Path, keys: str) -> None:
     assert code(verify_file(str(path), keys, machine=other)) is Code.INCOMPATIBLE
     with path.open("r+b") as file:
         file.seek(5000)
-        file.write(b"x")
+        file.write(b"spoiled")
     assert code(verify_file(str(path), keys)) is Code.DIGEST
 
 
