@@ -7,6 +7,7 @@ import signal
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import extsloader
 from extsloader.adapters.cgroups.factory import open_cgroups
@@ -14,14 +15,21 @@ from extsloader.adapters.clock import read_moment
 from extsloader.adapters.directory import FileSources
 from extsloader.adapters.journal import Journal, LibraryLog, open_journal
 from extsloader.adapters.lock import take_lock
-from extsloader.adapters.machine_facts import read_clock_floor, read_machine, read_memory
+from extsloader.adapters.machine_facts import (
+    read_baked_floors,
+    read_clock_floor,
+    read_machine,
+    read_memory,
+)
 from extsloader.adapters.mounts.port import Mounts
 from extsloader.adapters.notify import Notifier, take_notifier
 from extsloader.adapters.oci.runtime import OciRuntime
 from extsloader.adapters.readiness import ServiceReadiness
 from extsloader.adapters.service_log import ServiceLogs
+from extsloader.adapters.state_file import StateFile
 from extsloader.adapters.status_socket import StatusSocket
 from extsloader.adapters.store import Store
+from extsloader.adapters.tpm import TpmIndex, find_no_tpm
 from extsloader.adapters.udev import UdevSources
 from extsloader.adapters.verifier import Verifier
 from extsloader.core.integrity import explain_integrity, name_integrity
@@ -32,11 +40,13 @@ from extsloader.model.machine import Machine
 from extsloader.model.reasons import Problem
 from extsloader.model.settings import Settings
 from extsloader.model.status import AgentStatus, Change
+from extsloader.model.trust import Bounds
 from extsloader.model.world import World
 from extsloader.ports.machine import CgroupPort, Ports, SourcePort
 from extsloader.runtime.executor import Executor
 from extsloader.runtime.hub import Hub, Live
 from extsloader.runtime.loop import Loop
+from extsloader.runtime.memory_work import Recollection, decode_clock, decode_memory, recall
 from extsloader.runtime.threads import Threads
 from extsloader.settings.start import Process
 
@@ -80,7 +90,12 @@ async def serve(
             journal.log.warning("limit for all services not granted", reason=sentence)
         left: list[Problem] = []
         stack.callback(_close_parent, ports.cgroups, left)
-        world = await _run(Agent(settings, machine, ports, journal, notifier), stack)
+        threads = Threads()
+        recollection = await threads.run(recall, ports)
+        for problem in recollection.problems:
+            journal.log.warning("memory damaged", code=problem.code, reason=problem.message)
+        world = _first_world(settings, machine, recollection)
+        world = await _run(Agent(world, ports, threads, journal, notifier), stack)
     return replace(world, leftovers=(*world.leftovers, *left))
 
 
@@ -99,7 +114,6 @@ def build_ports(settings: Settings, machine: Machine, checking: Process) -> Port
         timeouts=settings.timeouts,
         files=settings.filters.files,
         wall=lambda: read_moment().wall,
-        clock_floor=read_clock_floor(),
         python=sys.executable,
     )
     verifier.keep(*checking)
@@ -112,6 +126,28 @@ def build_ports(settings: Settings, machine: Machine, checking: Process) -> Port
         runtime=runtime,
         readiness=ServiceReadiness(runtime.execute),
         store=store,
+        memory=tuple(
+            StateFile(path=Path(path), kind="images", decode=decode_memory) for path in paths.memory
+        ),
+        seal=None if find_no_tpm() else TpmIndex(decode=decode_memory),
+        clock=StateFile(path=Path(paths.clock), kind="clock", decode=decode_clock),
+    )
+
+
+def _first_world(settings: Settings, machine: Machine, recollection: Recollection) -> World:
+    """Nothing is known of any medium yet. Raises MachineError for bad floors beside the keys."""
+    bounds = Bounds(
+        memory=recollection.memory,
+        baked=read_baked_floors(settings.paths.keys),
+        clock=max(read_clock_floor(), recollection.clock),
+    )
+    return World(
+        settings=settings,
+        machine=machine,
+        bounds=bounds,
+        stale_memory=recollection.stale,
+        sealed=recollection.sealed,
+        problems=recollection.problems,
     )
 
 
@@ -120,13 +156,13 @@ class Agent:
 
     def __init__(
         self,
-        settings: Settings,
-        machine: Machine,
+        world: World,
         ports: Ports,
+        threads: Threads,
         journal: Journal,
         notifier: Notifier,
     ) -> None:
-        world = World(settings=settings, machine=machine)
+        settings = world.settings
         started = AgentStatus(
             version=extsloader.__version__, pid=os.getpid(), started=read_moment().wall
         )
@@ -144,7 +180,7 @@ class Agent:
             settings.paths.logs,
         )
         self.loop = Loop(world, read_moment, self._execute, self.hub.publish, journal.log)
-        self.executor = Executor(ports, Threads(), self.loop.put, self._record, journal.log)
+        self.executor = Executor(ports, threads, self.loop.put, self._record, journal.log)
         self._journal = journal
 
     def ask_to_stop(self) -> None:

@@ -72,6 +72,9 @@ class StateFile(Generic[T]):
         calls the lost pages clean, so only a new file may be tried, which the next call does.
         """
         new = _beside(self.path, "new")
+        if len(payload) > self.limit:
+            reason = f"at most {self.limit} bytes expected, {len(payload)} got"
+            raise MachineError(Code.STATE, f"write {self.path}", reason)
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _make_way(new)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from extsloader.core import candidates, changes, fleet, images, services
+from extsloader.core import candidates, changes, fleet, images, memory, services
 from extsloader.core.lifecycle import AT_REST
 from extsloader.core.step import Step, note
 from extsloader.model import events as ev
@@ -26,7 +26,7 @@ def step(world: World, event: Event, moment: Moment) -> Step:
 def _apply(world: World, event: Event, moment: Moment) -> Step:
     match event:
         case ev.AgentStarted(providers):
-            return _begin(world, providers)
+            return _begin(world, providers, moment)
         case ev.SourceSeen(source):
             return candidates.see(world, source)
         case ev.SourceGone(path):
@@ -39,8 +39,8 @@ def _apply(world: World, event: Event, moment: Moment) -> Step:
             return candidates.take_superblock(world, source_id, superblock)
         case ev.VerifyProgressed(source_id, done, total):
             return candidates.take_progress(world, source_id, done, total)
-        case ev.Verified(source_id, image):
-            return candidates.accept(world, source_id, image).then(images.add, source_id, image)
+        case ev.Verified():
+            return _take_verified(world, event, moment)
         case ev.Refused(source_id, problem):
             return candidates.refuse(world, source_id, problem, moment)
         case ev.ImageMounted():
@@ -74,15 +74,25 @@ def _settle(world: World, moment: Moment) -> Step:
         .then(fleet.settle, moment)
         .then(images.move)
         .then(images.drop_surplus)
+        .then(memory.settle)
         .then(_finish)
     )
 
 
-def _begin(world: World, providers: tuple[str, ...]) -> Step:
+def _begin(world: World, providers: tuple[str, ...], moment: Moment) -> Step:
     if not world.settings.enabled:
         return Step(world)
     listings = tuple(ListSources(provider) for provider in providers)
-    return Step(replace(world, awaited=frozenset(providers)), listings)
+    listing = Step(replace(world, awaited=frozenset(providers)), listings)
+    return listing.then(memory.begin, moment)
+
+
+def _take_verified(world: World, event: ev.Verified, moment: Moment) -> Step:
+    source, image = event.source, event.image
+    if refused := memory.check(world, source, image, moment):
+        return refused
+    accepted = candidates.accept(world, source, image)
+    return accepted.then(images.add, source, image).then(memory.take_verified, image)
 
 
 def _take_mounted(world: World, event: ev.ImageMounted, moment: Moment) -> Step:
@@ -97,6 +107,10 @@ def _fire(world: World, timer: TimerId, moment: Moment) -> Step:
             return images.end_waiting(world)
         case TimerId(TimerKind.IMAGE):
             return images.check(world)
+        case TimerId(TimerKind.PROBATION):
+            return memory.end_probation(world)
+        case TimerId(TimerKind.CLOCK):
+            return memory.take_hour(world, moment)
         case TimerId(TimerKind.RETRY, SourceId() as source):
             return candidates.retry(world, source)
         case _:

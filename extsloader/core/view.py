@@ -1,6 +1,6 @@
 """The one truth as readers see it, computed from the world and nothing else."""
 
-from extsloader.core import candidates, fleet
+from extsloader.core import candidates, fleet, memory
 from extsloader.core.integrity import name_integrity
 from extsloader.core.supervision import UP
 from extsloader.model.ids import Digest, ServiceName, short
@@ -45,6 +45,8 @@ def take_snapshot(world: World, moment: Moment) -> StatusSnapshot:
         image=_show_image(world),
         services=tuple(_show_service(world, s, wishes, moment) for s in world.services.values()),
         candidates=tuple(_show_candidate(world, c) for c in world.candidates.values()),
+        floors=memory.floors(world),
+        flags=memory.find_flags(world, moment),
         problems=(*_damages(world), *world.leftovers, *world.problems),
     )
 

@@ -21,6 +21,8 @@ class TimerKind(StrEnum):
     READINESS = "readiness"  # too late to become ready
     GRACE = "grace"  # too late to stop politely
     IMAGE = "image"  # the next look at the active image
+    PROBATION = "probation"  # the active image has run well for long enough
+    CLOCK = "clock"  # the next time to remember what time it is
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from extsloader.model.manifest import Readiness, Resources, Service, StoredImage
 from extsloader.model.plan import Bundle, ContainerPlan, MountStep
 from extsloader.model.source import Source, Superblock
 from extsloader.model.status import Usage
+from extsloader.model.trust import Bounds, Memory
+from extsloader.ports.state import StatePort
 
 Emit = Callable[[Event], None]
 """Puts one event into the inbox; never blocks, to be called on the loop's thread only."""
@@ -37,7 +39,7 @@ class VerifierPort(Protocol):
         """Read the superblock. Raises ImageRefusedError (deadline and helper death included)."""
 
     async def verify(
-        self, source: Source, progress: Callable[[int, int], None]
+        self, source: Source, bounds: Bounds, progress: Callable[[int, int], None]
     ) -> tuple[StoredImage, int]:
         """Verify and store. Returns the image and a read-only descriptor of the stored file.
 
@@ -177,3 +179,6 @@ class Ports:
     runtime: RuntimePort
     readiness: ReadinessPort
     store: ImageStorePort
+    memory: tuple[StatePort[Memory], ...]  # copies; each write goes to all of them
+    seal: StatePort[Memory] | None  # a copy that cannot be changed offline
+    clock: StatePort[float]  # seconds since 1970

@@ -26,6 +26,7 @@ class KeyRing:
 
     keys: tuple[SSlibKey, ...]
     threshold: int
+    epoch: int = 0
 
 
 def load_keys(directory: str) -> KeyRing:

@@ -35,19 +35,20 @@ def verify(request: Request, progress: Progress) -> tuple[StoredImage, int]:
     with open_medium(request.source) as opened:
         medium = find_image(opened, request.files)
         envelope = find_envelope(medium)
-        manifest, key_ids = _accept(envelope, request)
+        manifest, key_ids, epoch = _accept(envelope, request)
         check_size(manifest.image, medium.size)
         if request.source.kind is SourceKind.STORED:
             path, descriptor = check_stored(medium, manifest.image, progress)
         else:
             path, descriptor = bring_in(medium, manifest.image, envelope, request, progress)
-    return StoredImage(manifest=manifest, path=path, key_ids=key_ids), descriptor
+    image = StoredImage(manifest=manifest, path=path, key_ids=key_ids, key_epoch=epoch)
+    return image, descriptor
 
 
 def verify_in_place(request: Request, progress: Progress) -> Manifest:
     """Verify a file as a device would, but keep nothing. Raises ImageRefusedError."""
     with open_medium(request.source) as medium:
-        manifest, _ = _accept(find_envelope(medium), request)
+        manifest, _, _ = _accept(find_envelope(medium), request)
         check_size(manifest.image, request.source.size)
         check_digest(manifest.image, hash_all(medium.read_into, manifest.image.size, progress))
         check_content(medium.descriptor, manifest.image)
@@ -115,7 +116,7 @@ def check_stored(medium: Medium, image: ImageSpec, progress: Progress) -> tuple[
     return path, os.dup(medium.descriptor)
 
 
-def _accept(envelope: bytes, request: Request) -> tuple[Manifest, tuple[str, ...]]:
+def _accept(envelope: bytes, request: Request) -> tuple[Manifest, tuple[str, ...], int]:
     # Cryptography and schema take most of a helper's start: garbage never gets that far.
     from extsloader.verify.trust import accept  # noqa: PLC0415
 

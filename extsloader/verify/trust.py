@@ -6,37 +6,44 @@ DSSE protocol.md. Imported late, because it loads cryptography and schema.
 
 import re
 from datetime import UTC, datetime
+from hashlib import sha256
 
+from extsloader.core import floor
 from extsloader.core.graph import find_cycle
 from extsloader.image.envelope import Envelope, parse_envelope
-from extsloader.image.schema import parse_manifest, parse_time
+from extsloader.image.schema import parse_manifest
 from extsloader.image.signing import signers
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.helper import Request
 from extsloader.model.machine import Machine
-from extsloader.model.manifest import Compatible, Manifest
+from extsloader.model.manifest import Compatible, Manifest, parse_time
 from extsloader.model.reasons import Code
 from extsloader.model.source import SourceKind
+from extsloader.model.trust import Memory
 from extsloader.verify.keys import KeyRing, load_keys
 
 CLOCK_TOLERANCE = 86400.0  # seconds that a signer's clock may be ahead of ours
 
 
-def accept(raw: bytes, request: Request) -> tuple[Manifest, tuple[str, ...]]:
-    """Judge an envelope: the manifest and the keys that signed it. Raises ImageRefusedError.
+def accept(raw: bytes, request: Request) -> tuple[Manifest, tuple[str, ...], int]:
+    """Judge an envelope: the manifest, the keys that signed it, and the epoch of their set.
+
+    Raises ImageRefusedError.
 
     An image that was accepted before stays accepted when it expires: a device without network
     must find its services after a reboot.
     """
     envelope = parse_envelope(raw)
-    key_ids = check_signatures(envelope, load_keys(request.keys))
+    ring = load_keys(request.keys)
+    key_ids = check_signatures(envelope, ring)
     manifest = parse_manifest(envelope.payload)
     if request.machine is not None:
         check_compatible(manifest.compatible, request.machine)
     if request.source.kind is not SourceKind.STORED:
         check_time(manifest, request.wall, request.clock_floor)
+    check_floor(manifest, request, ring.epoch)
     check_graph(manifest)
-    return manifest, key_ids
+    return manifest, key_ids, ring.epoch
 
 
 def check_signatures(envelope: Envelope, ring: KeyRing) -> tuple[str, ...]:
@@ -73,7 +80,7 @@ def check_compatible(compatible: Compatible, machine: Machine) -> None:
         reasons.append(
             f"it is for core versions {wanted}, this device has {machine.core_version or 'none'}"
         )
-    if compatible.device_ids and machine.device_id not in compatible.device_ids:
+    if compatible.device_ids and not _is_listed(machine.device_id, compatible.device_ids):
         reasons.append(
             f"this device ({machine.device_id or 'without an id'}) is not one of the "
             f"{len(compatible.device_ids)} that it is for"
@@ -108,6 +115,20 @@ def check_time(manifest: Manifest, wall: float, clock_floor: float) -> None:
         )
 
 
+def check_floor(manifest: Manifest, request: Request, epoch: int) -> None:
+    """Is the sequence one that may come now? Raises E_ROLLBACK or E_EQUIVOCATION.
+
+    An image in the store is no exception: its file may have been put back there.
+    """
+    memory = Memory(
+        floors=request.floors, accepted=request.accepted, key_epoch=request.key_epoch_seen
+    )
+    held = floor.hold(memory, request.baked, epoch)
+    problem = floor.refuse(manifest, held.floors, held.accepted)
+    if problem:
+        raise ImageRefusedError(problem.code, problem.message, problem.hint)
+
+
 def check_graph(manifest: Manifest) -> None:
     """Do the services depend on each other in a circle? Raises E_DAG with a shortest one."""
     cycle = find_cycle(manifest.services)
@@ -117,6 +138,12 @@ def check_graph(manifest: Manifest) -> None:
             f"cannot order the services: {' -> '.join(cycle)} is a cycle",
             "remove one of these dependencies and build the image anew",
         )
+
+
+def _is_listed(device_id: str, listed: tuple[str, ...]) -> bool:
+    """By itself, or by its hash: a manifest need not tell everybody which devices there are."""
+    hashed = f"sha256-{sha256(device_id.encode()).hexdigest()}"
+    return device_id != "" and (device_id in listed or hashed in listed)
 
 
 def _in_range(version: str, lowest: str, highest: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from signal import SIGKILL, Signals
 from typing import TypeVar
 
+from extsloader.core import floor
 from extsloader.model.errors import ImageRefusedError, MachineError
 from extsloader.model.events import (
     Cause,
@@ -22,7 +23,10 @@ from extsloader.model.plan import Bundle, ContainerPlan, MountKind, MountStep
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.source import Source, Superblock
 from extsloader.model.status import Usage
+from extsloader.model.trust import Bounds, Memory
 from extsloader.ports.machine import Emit, Ports
+from extsloader.runtime.memory_work import decode_clock, decode_memory
+from tests.fakes.state import FakeState
 
 Found = TypeVar("Found")
 
@@ -88,6 +92,9 @@ class FakeMachine:
         self.emit: Emit = lambda _event: None
         self.on_exit: Callable[[ServiceName, int, Cause], None] = lambda *_: None
         self.notifiers: dict[str, Callable[[], None]] = {}
+        self.memory = (FakeState(decode_memory), FakeState(decode_memory))
+        self.seal: FakeState[Memory] | None = None
+        self.clock = FakeState(decode_clock)
         self.heard: set[str] = set()  # whose READY=1 an agent has heard
 
     def ports(self) -> Ports:
@@ -100,6 +107,9 @@ class FakeMachine:
             runtime=FakeRuntime(self),
             readiness=FakeReadiness(self),
             store=FakeStore(self),
+            memory=self.memory,
+            seal=self.seal,
+            clock=self.clock,
         )
 
     def log(self, *words: object) -> None:
@@ -180,7 +190,7 @@ class FakeVerifier:
         return _give(self._machine.media[source.id].superblock)
 
     async def verify(
-        self, source: Source, progress: Callable[[int, int], None]
+        self, source: Source, bounds: Bounds, progress: Callable[[int, int], None]
     ) -> tuple[StoredImage, int]:
         self._machine.log("verify", source.id)
         self._refuse_gone(source)
@@ -193,6 +203,9 @@ class FakeVerifier:
             self._machine.helpers -= 1
         self._refuse_gone(source)
         image = _give(medium.verdict)
+        held = floor.hold(bounds.memory, bounds.baked, image.key_epoch)
+        if problem := floor.refuse(image.manifest, held.floors, held.accepted):
+            _give(problem)
         self._machine.stored.add(image.digest)
         return image, os.open(os.devnull, os.O_RDONLY)
 

@@ -23,6 +23,7 @@ from extsloader.model.ids import SourceId
 from extsloader.model.reasons import Code
 from extsloader.model.settings import Timeouts
 from extsloader.model.source import Filters, FsType, Source, SourceKind, device_generation
+from extsloader.model.trust import Bounds
 from extsloader.verify.pipeline import verify
 from tests.fakes import images
 from tests.fakes.images import file_source, names
@@ -132,7 +133,7 @@ async def test_an_image_on_a_larger_medium_is_stored_and_can_be_mounted(
     os.truncate(path, 4 << 20)
     source = loop.attach(path)
     assert (await verifier.probe(source)).fs_type is FsType.SQUASHFS
-    image, descriptor = await verifier.verify(source, ignore)
+    image, descriptor = await verifier.verify(source, Bounds(), ignore)
     loop.detach()
     assert image.manifest == manifest
     assert names(tmp_path / "store") == [f"{image.digest}.img"]
@@ -144,7 +145,7 @@ async def test_an_image_on_a_larger_medium_is_stored_and_can_be_mounted(
         undo.callback(run, "umount", mounted)
         assert names(mounted) == ["content"]
     again, descriptor = await verifier.verify(
-        file_source(Path(image.path), SourceKind.STORED), ignore
+        file_source(Path(image.path), SourceKind.STORED), Bounds(), ignore
     )
     assert again == image
     os.close(descriptor)
@@ -168,7 +169,7 @@ async def test_an_image_in_pieces_on_a_fat_stick_is_stored_without_any_mount(
     source = loop.attach(stick)
 
     found = await verifier.probe(source)
-    image, descriptor = await verifier.verify(source, ignore)
+    image, descriptor = await verifier.verify(source, Bounds(), ignore)
 
     assert (found.fs_type, found.label, found.file) == (FsType.VFAT, "STICK", "rootfs-pkgs.img")
     assert image.manifest == manifest
@@ -201,7 +202,7 @@ async def test_a_refusal_of_the_real_helper_keeps_code_sentence_and_hint(
     path = tmp_path / "image"
     images.signed(path, 2)
     with pytest.raises(ImageRefusedError, match="none of the 1 accepted keys signed it") as caught:
-        await verifier.verify(file_source(path), ignore)
+        await verifier.verify(file_source(path), Bounds(), ignore)
     assert caught.value.problem.code is Code.SIGNATURE
     assert caught.value.problem.hint.startswith("sign the image with a key of this device")
     assert not (tmp_path / "store").exists()
@@ -220,7 +221,7 @@ async def test_the_largest_manifest_comes_through(tmp_path: Path, verifier: Veri
             del service[member]
     payload = json.dumps(compact).encode()
     append_trailer(str(path), sign(payload, [images.private_key()]))
-    image, descriptor = await verifier.verify(file_source(path), ignore)
+    image, descriptor = await verifier.verify(file_source(path), Bounds(), ignore)
     assert len(image.manifest.services) == 64
     os.close(descriptor)
 
@@ -233,7 +234,9 @@ async def test_cancelling_in_the_middle_leaves_neither_process_nor_file(
     begun = asyncio.Event()
     before = names("/proc/self/fd")
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-        task = group.create_task(verifier.verify(file_source(path), lambda *_: begun.set()))
+        task = group.create_task(
+            verifier.verify(file_source(path), Bounds(), lambda *_: begun.set())
+        )
         await begun.wait()
         task.cancel()
     assert task.cancelled()
