@@ -73,15 +73,25 @@ def test_an_old_image_does_not_come_back_by_the_store(
     assert agent.status().image is None
 
 
+def be(make: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Something else takes the file's place."""
+
+    def spoil(path: Path) -> None:
+        path.unlink()
+        make(path)
+
+    return spoil
+
+
 SPOILED: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "zeros": lambda path: path.write_bytes(bytes(4096)),
     "cut": lambda path: os.truncate(path, path.stat().st_size - 1),
     "huge": lambda path: os.truncate(path, 1 << 30),
-    "directory": lambda path: (path.unlink(), path.mkdir()),
-    "fifo": lambda path: (path.unlink(), os.mkfifo(path)),
-    "link": lambda path: (path.unlink(), path.symlink_to("/etc/shadow")),
     "missing": lambda path: path.unlink(),
+    "directory": be(Path.mkdir),
+    "fifo": be(os.mkfifo),
+    "link": be(lambda path: path.symlink_to("/etc/shadow")),
 }
 
 
