@@ -81,7 +81,7 @@ class StateFile(Generic[T]):
             _write_synced(new, encode(self.kind, self.version, payload))
             self._keep_generation()
             new.rename(self.path)
-            _sync(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            _sync_directory(self.path.parent)
         except OSError as error:
             with suppress(OSError):
                 new.unlink()
@@ -159,8 +159,8 @@ def _write_synced(path: Path, raw: bytes) -> None:
         os.close(descriptor)
 
 
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
