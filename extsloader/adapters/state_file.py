@@ -136,15 +136,18 @@ def decode(raw: bytes, kind: str, version: int) -> bytes:
 
 def _read_bounded(path: Path, limit: int) -> bytes:
     """Read a regular file whole. Raises OSError, or ValueError for anything else."""
-    with os.fdopen(os.open(path, _READ), "rb", buffering=0) as file:
-        status = os.fstat(file.fileno())
+    descriptor = os.open(path, _READ)
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is no regular file")
         if status.st_size > limit:
             raise ValueError(f"at most {limit} bytes expected, {status.st_size} got")
         raw = b""
-        while part := file.read(limit + 1 - len(raw)):
+        while part := os.read(descriptor, limit - len(raw)):
             raw += part
+    finally:
+        os.close(descriptor)
     return raw
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from extsloader.core import floor
 from extsloader.core.floor import MAX_SEQUENCE, MAX_STEP
+from extsloader.image.strictjson import MAX_INTEGER
 from extsloader.model.manifest import Manifest
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.trust import Memory, Release
@@ -58,7 +59,7 @@ def test_a_refusal_says_what_was_expected_and_what_came() -> None:
     assert "b" * 64 in twin.message
     far = floor.refuse(image(2**30), (release(42),), ())
     assert far
-    assert "a jump of 1048576" in far.message
+    assert "at most 1048618 expected, a jump of 1048576" in far.message
 
 
 def test_without_a_floor_any_sequence_may_come_first() -> None:
@@ -143,6 +144,16 @@ def test_of_several_copies_the_highest_counts_and_old_keys_do_not() -> None:
         )
     assert floor.join(()) == Memory()
     assert floor.join([Memory(lost=True)]).lost
+
+
+def test_of_two_copies_that_differ_in_the_digest_only_the_first_counts() -> None:
+    found = floor.join([Memory(floors=(release(7, "a"),)), Memory(floors=(release(7, "b"),))])
+    assert found.floors == (release(7, "a"),)
+
+
+def test_the_highest_sequence_is_that_of_the_schema() -> None:
+    assert MAX_SEQUENCE == MAX_INTEGER
+    assert MAX_STEP == 2**20
 
 
 RELEASES = st.builds(
