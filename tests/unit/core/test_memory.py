@@ -178,6 +178,7 @@ def test_a_memory_that_was_lost_is_written_down_as_lost_and_told() -> None:
     world = replace(remembering(lost=True), stale_memory=True)
     step = tell(world, ev.AgentStarted(("udev",)))
     assert fx.SaveMemory(Memory(lost=True)) in step.effects
+    assert not step.world.stale_memory
     assert Flag.FLOOR_LOST in memory.find_flags(step.world, builders.moment())
 
 
@@ -219,6 +220,19 @@ def test_a_clock_that_jumped_within_the_hour_is_not_believed_yet(jump: float) ->
     assert worlds.kinds(steady) == ["SetTimer", "SaveClock"]
 
 
+@pytest.mark.parametrize(("slip", "believed"), [(60.0, True), (-60.0, True), (60.5, False)])
+def test_a_small_correction_of_the_clock_is_believed(slip: float, believed: bool) -> None:
+    begun = memory.begin(builders.world(), clocked(0, ISSUED)).world
+    step = hourly(begun, clocked(3600, ISSUED + 3600 + slip))
+    assert ("SaveClock" in worlds.kinds(step)) is believed
+
+
+def test_a_clock_that_shows_the_earliest_possible_time_is_sure() -> None:
+    world = builders.world(bounds=Bounds(clock=ISSUED))
+    for wall, unsure in ((ISSUED - 0.5, True), (ISSUED, False)):
+        assert (Flag.CLOCK_UNSURE in memory.find_flags(world, clocked(0, wall))) is unsure
+
+
 def test_a_clock_in_the_past_never_lowers_the_time() -> None:
     world = builders.world(bounds=Bounds(clock=ISSUED))
     begun = memory.begin(world, clocked(0, 0.0)).world
@@ -234,7 +248,7 @@ def test_an_expired_image_runs_on_and_is_called_stale() -> None:
     manifest = replace(image.stored.manifest, expires="2026-02-01T00:00:00Z")
     stale = replace(image, stored=replace(image.stored, manifest=manifest))
     world = replace(world, images={world.active: stale})
-    for wall, flagged in ((ISSUED, False), (ISSUED + 40 * DAY, True)):
+    for wall, flagged in ((ISSUED + 31 * DAY, False), (ISSUED + 31 * DAY + 1, True)):
         assert (Flag.STALE in memory.find_flags(world, clocked(0, wall))) is flagged
     step = engine.step(world, NOTHING, clocked(0, ISSUED + 40 * DAY))
     assert step.world.services == world.services

@@ -96,7 +96,16 @@ def test_impossible_memories_do_not_count(content: bytes) -> None:
         decode_memory(content)
 
 
-@pytest.mark.parametrize("content", [b"", b"null", b"-1", b"1e18", b'"1"', b"NaN", b"Infinity"])
+def test_possible_memories_and_times_count() -> None:
+    assert decode_memory(b'{"floors": [{"name": "pkgs", "sequence": 0}]}').floors[0].sequence == 0
+    assert decode_memory(b"{}") == Memory()
+    assert decode_clock(b"0") == 0
+    assert decode_clock(b"253402300799") == 253402300799
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"null", b"-1", b"-0.5", b"253402300800", b"1e18", b'"1"', b"NaN", b"Infinity"]
+)
 def test_impossible_times_do_not_count(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"expected|Expected|truncated|malformed|invalid"):
         decode_clock(content)
