@@ -91,6 +91,7 @@ def find_flags(world: World, moment: Moment) -> tuple[Flag, ...]:
         Flag.FLOOR_OPEN: not world.sealed,
         Flag.CLOCK_UNSURE: moment.wall < world.bounds.clock,
         Flag.STALE: bool(expires) and parse_time(expires) < now,
+        Flag.RETIRED_KEY: image is not None and image.stored.retired,
     }
     return tuple(flag for flag, holds in found.items() if holds)
 

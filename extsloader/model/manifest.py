@@ -155,6 +155,7 @@ class StoredImage:
     path: str
     key_ids: tuple[str, ...]  # the distinct keys that vouched for it
     key_epoch: int = 0  # of the key set that these are in
+    retired: bool = False  # without keys that have retired, too few have signed
 
     @property
     def digest(self) -> Digest:

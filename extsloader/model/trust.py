@@ -40,3 +40,4 @@ class Flag(StrEnum):
     FLOOR_OPEN = "floor-not-tamper-evident"  # no TPM holds it
     CLOCK_UNSURE = "clock-unsure"  # the clock shows a time that has passed already
     STALE = "stale"  # the active image has expired
+    RETIRED_KEY = "signed-by-retired"  # the active image is accepted only because it was before

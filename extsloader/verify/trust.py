@@ -16,55 +16,94 @@ from extsloader.image.signing import signers
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.helper import Request
 from extsloader.model.machine import Machine
-from extsloader.model.manifest import Compatible, Manifest, parse_time
+from extsloader.model.manifest import Compatible, Manifest, StoredImage, parse_time
 from extsloader.model.reasons import Code
 from extsloader.model.source import SourceKind
 from extsloader.model.trust import Memory
 from extsloader.verify.keys import KeyRing, load_keys
+from extsloader.verify.pinned import read_pinned, wrap
 
 CLOCK_TOLERANCE = 86400.0  # seconds that a signer's clock may be ahead of ours
 
 
-def accept(raw: bytes, request: Request) -> tuple[Manifest, tuple[str, ...], int]:
-    """Judge an envelope: the manifest, the keys that signed it, and the epoch of their set.
+def accept(raw: bytes, request: Request) -> StoredImage:
+    """Judge an envelope: what it vouches for, without a path. Raises ImageRefusedError.
 
-    Raises ImageRefusedError.
-
-    An image that was accepted before stays accepted when it expires: a device without network
-    must find its services after a reboot.
+    An image that was accepted before stays accepted when it expires, or when its key retires: a
+    device without network must find its services after a reboot.
     """
-    envelope = parse_envelope(raw)
     ring = load_keys(request.keys)
-    key_ids = check_signatures(envelope, ring)
-    manifest = parse_manifest(envelope.payload)
+    stored = request.source.kind is SourceKind.STORED
+    payload, key_ids, retired = _check_origin(raw, request.keys, ring, stored=stored)
+    manifest = parse_manifest(payload)
     if request.machine is not None:
         check_compatible(manifest.compatible, request.machine)
-    if request.source.kind is not SourceKind.STORED:
+    if not stored:
+        check_epoch(ring.epoch, request.key_epoch_seen)
         check_time(manifest, request.wall, request.clock_floor)
     check_floor(manifest, request, ring.epoch)
     check_graph(manifest)
-    return manifest, key_ids, ring.epoch
+    return StoredImage(
+        manifest=manifest, path="", key_ids=key_ids, key_epoch=ring.epoch, retired=retired
+    )
 
 
-def check_signatures(envelope: Envelope, ring: KeyRing) -> tuple[str, ...]:
-    """Ids of the accepted keys that signed. Raises E_SIGNATURE for none, E_THRESHOLD for few."""
+def check_signatures(
+    envelope: Envelope, ring: KeyRing, *, stored: bool = False
+) -> tuple[tuple[str, ...], bool]:
+    """Ids of the keys that vouch for it, and whether it takes retired ones to be enough.
+
+    Raises E_SIGNATURE for none, E_THRESHOLD for few.
+    """
     found = signers(envelope, ring.keys)
+    if len(found) >= ring.threshold:
+        return found, False
+    retired = signers(envelope, ring.retired)
+    if stored and len(found) + len(retired) >= ring.threshold:
+        return (*found, *retired), True
+    gone = {"retired": retired, "revoked": signers(envelope, ring.revoked)}
+    former = "".join(
+        f", a {what} key signed: {', '.join(ids)}" for what, ids in gone.items() if ids
+    )
     if not found:
         claimed = ", ".join(ascii(s.key_id[:12]) for s in envelope.signatures[:4])
         raise ImageRefusedError(
             Code.SIGNATURE,
             f"cannot accept the manifest: none of the {len(ring.keys)} accepted keys signed it, "
-            f"it claims {claimed}",
+            f"it claims {claimed}{former}",
             "sign the image with a key of this device, or bring the device that key",
         )
-    if len(found) < ring.threshold:
+    raise ImageRefusedError(
+        Code.THRESHOLD,
+        f"cannot accept the manifest: {ring.threshold} distinct accepted keys expected, "
+        f"{len(found)} signed{former}",
+        "let the other signers sign as well",
+    )
+
+
+def check_epoch(epoch: int, seen: int) -> None:
+    """Are the device's keys older than keys that it had before? Raises E_KEYS.
+
+    An older core image, booted as a fall-back, runs what is stored, and takes nothing new on the
+    word of keys that were exchanged for a reason.
+    """
+    if epoch < seen:
         raise ImageRefusedError(
-            Code.THRESHOLD,
-            f"cannot accept the manifest: {ring.threshold} distinct accepted keys expected, "
-            f"{len(found)} signed",
-            "let the other signers sign as well",
+            Code.KEYS,
+            f"cannot use the device's keys: epoch {seen} or later expected, {epoch} got",
+            "boot the core image with the newer keys",
         )
-    return found
+
+
+def _check_origin(
+    raw: bytes, keys: str, ring: KeyRing, *, stored: bool
+) -> tuple[bytes, tuple[str, ...], bool]:
+    """The manifest's bytes, who vouches for them, and whether these are retired."""
+    pinned = read_pinned(keys)
+    if pinned is not None and wrap(pinned) == raw:
+        return pinned, (), False
+    envelope = parse_envelope(raw)
+    return (envelope.payload, *check_signatures(envelope, ring, stored=stored))
 
 
 def check_compatible(compatible: Compatible, machine: Machine) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from extsloader.image.envelope import parse_envelope
+from extsloader.image.schema import encode_manifest
 from extsloader.image.signing import sign
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.helper import Request
@@ -16,6 +17,7 @@ from extsloader.model.reasons import Code
 from extsloader.model.source import SourceKind
 from extsloader.model.trust import Release
 from extsloader.verify.keys import load_keys
+from extsloader.verify.pinned import wrap
 from extsloader.verify.trust import (
     accept,
     check_compatible,
@@ -52,9 +54,10 @@ def request(tmp_path: Path, kind: SourceKind = SourceKind.FILE, wall: float = IS
 def test_a_good_envelope_is_accepted_with_the_keys_that_signed(
     tmp_path: Path, good: Manifest
 ) -> None:
-    manifest, key_ids, _ = accept(images.envelope(good), request(tmp_path))
-    assert manifest == good
-    assert len(key_ids) == 1
+    found = accept(images.envelope(good), request(tmp_path))
+    assert found.manifest == good
+    assert len(found.key_ids) == 1
+    assert not found.retired
 
 
 @pytest.mark.usefixtures("good")
@@ -80,14 +83,14 @@ def test_the_first_reason_in_the_documented_order_is_given(tmp_path: Path, good:
 def test_who_expired_in_the_store_may_go_on(tmp_path: Path, good: Manifest) -> None:
     late = images.envelope(replace(good, expires="2026-01-02T00:00:00Z"))
     asked = request(tmp_path, SourceKind.STORED, wall=ISSUED + 2 * DAY)
-    assert accept(late, asked)
+    assert accept(late, asked).manifest.expires
     assert refusal(accept, late, replace(asked, source=request(tmp_path).source))[0] is Code.EXPIRED
 
 
 def test_signers_are_counted_by_key(tmp_path: Path, good: Manifest) -> None:
     ring = load_keys(images.key_directory(tmp_path / "keys", 1, 2, 3, threshold=2))
     both = parse_envelope(images.envelope(good, 1, 3))
-    assert len(check_signatures(both, ring)) == 2
+    assert len(check_signatures(both, ring)[0]) == 2
     one = parse_envelope(images.envelope(good, 1))
     assert refusal(check_signatures, one, ring) == (
         Code.THRESHOLD,
@@ -97,6 +100,62 @@ def test_signers_are_counted_by_key(tmp_path: Path, good: Manifest) -> None:
     assert refusal(check_signatures, twice, ring)[0] is Code.THRESHOLD
     stranger = parse_envelope(images.envelope(good, 4, 5))
     assert refusal(check_signatures, stranger, ring)[0] is Code.SIGNATURE
+
+
+def test_what_a_retired_key_has_signed_runs_on_and_nothing_new_comes_in(
+    tmp_path: Path, good: Manifest
+) -> None:
+    images.key_directory(tmp_path / "keys", 1, 2, retired=(1,))
+    old = images.envelope(good, 1)
+    code, message = refusal(accept, old, request(tmp_path))
+    assert (code, "a retired key signed" in message) == (Code.SIGNATURE, True)
+    assert accept(old, request(tmp_path, SourceKind.STORED)).retired
+    assert not accept(images.envelope(good, 2), request(tmp_path, SourceKind.STORED)).retired
+
+
+def test_what_a_revoked_key_has_signed_is_refused_everywhere(
+    tmp_path: Path, good: Manifest
+) -> None:
+    images.key_directory(tmp_path / "keys", 1, 2, revoked=(1,))
+    stolen = images.envelope(good, 1)
+    for kind in (SourceKind.FILE, SourceKind.STORED):
+        code, message = refusal(accept, stolen, request(tmp_path, kind))
+        assert (code, "a revoked key signed" in message) == (Code.SIGNATURE, True)
+
+
+def test_a_retired_key_completes_a_threshold_in_the_store_only(
+    tmp_path: Path, good: Manifest
+) -> None:
+    images.key_directory(tmp_path / "keys", 1, 2, 3, threshold=2, retired=(1,))
+    both = images.envelope(good, 1, 2)
+    assert refusal(accept, both, request(tmp_path))[0] is Code.THRESHOLD
+    assert accept(both, request(tmp_path, SourceKind.STORED)).retired
+
+
+def test_keys_that_are_older_than_keys_seen_before_bring_nothing_in(
+    tmp_path: Path, good: Manifest
+) -> None:
+    images.key_directory(tmp_path / "keys", 1, epoch=2)
+    new, stored = (
+        replace(request(tmp_path, kind), key_epoch_seen=3)
+        for kind in (SourceKind.FILE, SourceKind.STORED)
+    )
+    code, message = refusal(accept, images.envelope(good), new)
+    assert (code, "epoch 3 or later expected, 2 got" in message) == (Code.KEYS, True)
+    assert accept(images.envelope(good), stored).key_epoch == 2
+    assert accept(images.envelope(good), replace(new, key_epoch_seen=2)).key_ids
+
+
+def test_a_pinned_manifest_needs_no_signature_and_no_key(tmp_path: Path, good: Manifest) -> None:
+    keys = Path(images.key_directory(tmp_path / "keys"))
+    pinned = encode_manifest(good)
+    (keys / "pinned.json").write_bytes(pinned)
+    found = accept(wrap(pinned), request(tmp_path))
+    assert (found.manifest, found.key_ids) == (good, ())
+    other = encode_manifest(replace(good, sequence=2))
+    assert refusal(accept, wrap(other), request(tmp_path))[0] is Code.THRESHOLD
+    signed = images.envelope(replace(good, sequence=2))
+    assert refusal(accept, signed, request(tmp_path))[0] is Code.SIGNATURE
 
 
 @pytest.mark.parametrize(
