@@ -68,7 +68,7 @@ def real(directory: Path) -> Subject:
     (directory / "gone").unlink()
     port = Verifier(
         keys=images.key_directory(directory / "keys", 1),
-        store=str(directory / "store"),
+        store=images.store_in(directory),
         machine=images.MACHINE,
         timeouts=Timeouts(),
         files=Filters().files,

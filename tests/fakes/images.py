@@ -55,6 +55,13 @@ def key_directory(
     return str(path)
 
 
+def store_in(directory: Path) -> str:
+    """An image store, as the daemon makes it before it starts any helper."""
+    path = directory / "store"
+    path.mkdir(mode=0o700, exist_ok=True)
+    return str(path)
+
+
 @cache
 def squashfs(size: int = 300_000) -> bytes:
     """A file system with `size` incompressible bytes in it."""

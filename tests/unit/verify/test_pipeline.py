@@ -29,7 +29,7 @@ def ask(path: Path, kind: SourceKind = SourceKind.FILE, **changes: object) -> Re
         source=images.file_source(path, kind),
         machine=images.MACHINE,
         keys=str(path.parent / "keys"),
-        store=str(path.parent / "store"),
+        store=images.store_in(path.parent),
         wall=1_800_000_000.0,
         reserve=0,
     )
