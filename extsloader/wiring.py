@@ -173,7 +173,9 @@ class Agent:
             world,
             read_moment,
             Live(
-                agent=lambda: replace(started, rss=read_memory()),
+                agent=lambda: replace(
+                    started, rss=read_memory(), stuck_helpers=ports.verifier.stuck()
+                ),
                 usage=ports.cgroups.usage,
                 log=ServiceLogs(settings.paths.logs).read_tail,
             ),

@@ -26,6 +26,7 @@ from extsloader.model.source import Source, Superblock
 from extsloader.model.trust import Bounds
 
 REAP_WITHIN = 1.0  # seconds that a killed helper may take before we go on without it
+MAX_STUCK = 8  # more of them would only tell again that the kernel does not let go
 
 Report = Callable[[int, int], None]
 
@@ -42,6 +43,12 @@ class Verifier:
     wall: Callable[[], float]
     python: str = "/usr/bin/python3"
     spare: list["Helper"] = field(default_factory=list)
+    abandoned: list["Helper"] = field(default_factory=list)
+
+    def stuck(self) -> int:
+        """How many helpers were killed and hang in the kernel, where SIGKILL has to wait."""
+        self.abandoned[:] = [helper for helper in self.abandoned if not helper.ended.is_set()]
+        return len(self.abandoned)
 
     def keep(self, process: subprocess.Popen[bytes], channel: socket.socket) -> None:
         """Take a process that has loaded all that a verification needs, and waits for one."""
@@ -84,16 +91,55 @@ class Verifier:
     ) -> tuple[Answer, list[int]]:
         """Run one helper to its last answer and the descriptors that came with it."""
         received: list[int] = []
+        if (stuck := self.stuck()) >= MAX_STUCK:
+            raise _all_stuck(request.source, stuck)
         try:
-            async with asyncio.timeout(seconds), _running(self._start(job, request)) as helper:
-                answer = await _last_answer(helper, received, progress)
+            async with asyncio.timeout(seconds), self._running(job, request) as helper:
+                answer = await self._last_answer(helper, request.source, received, progress)
             _raise_refusal(answer)
         except BaseException as error:
             _close(received)
             if isinstance(error, TimeoutError):
-                raise _too_slow(request.source, seconds) from None
+                raise _too_slow(request.source, f"no verdict within {seconds:g} s") from None
             raise
         return answer, received
+
+    @asynccontextmanager
+    async def _running(self, job: str, request: Request) -> AsyncIterator["Helper"]:
+        """Dead in the end, and reaped as soon as the kernel lets it go, which nobody waits for."""
+        helper = self._start(job, request)
+        try:
+            yield helper
+        finally:
+            helper.process.kill()
+            helper.channel.close()
+            try:
+                async with asyncio.timeout(REAP_WITHIN):
+                    await helper.ended.wait()
+            except TimeoutError:
+                self.abandoned.append(helper)
+
+    async def _last_answer(
+        self, helper: "Helper", source: Source, received: list[int], progress: Report | None
+    ) -> Answer:
+        """Pass on progress until something else comes; its descriptors are added to `received`."""
+        while True:
+            try:
+                async with asyncio.timeout(self.timeouts.silence):
+                    packet = await _packet(helper.channel, received)
+            except TimeoutError:  # one read of a device can hang for ever
+                raise _too_slow(source, f"no word for {self.timeouts.silence:g} s") from None
+            if not packet:
+                await helper.ended.wait()
+                raise _broken(_in_words(helper.process.returncode))
+            try:
+                answer = msgspec.json.decode(packet, type=Answer)
+            except msgspec.DecodeError as error:
+                raise _broken(f"its answer makes no sense: {error}") from error
+            if answer.progress is None:
+                return answer
+            if progress is not None:
+                progress(answer.progress.done, answer.progress.total)
 
     def _start(self, job: str, request: Request) -> "Helper":
         packet = msgspec.json.encode(request)
@@ -113,19 +159,6 @@ class Helper:
     channel: socket.socket
     process: subprocess.Popen[bytes]
     ended: asyncio.Event
-
-
-@asynccontextmanager
-async def _running(helper: Helper) -> AsyncIterator[Helper]:
-    """Dead in the end, and reaped as soon as the kernel lets it go."""
-    try:
-        yield helper
-    finally:
-        helper.process.kill()
-        helper.channel.close()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(REAP_WITHIN):
-                await helper.ended.wait()
 
 
 def _start(argv: list[str], packet: bytes) -> Helper:
@@ -173,23 +206,6 @@ def _reap_at_end(process: subprocess.Popen[bytes]) -> asyncio.Event:
     return ended
 
 
-async def _last_answer(helper: Helper, received: list[int], progress: Report | None) -> Answer:
-    """Pass on progress until something else comes; its descriptors are added to `received`."""
-    while True:
-        packet = await _packet(helper.channel, received)
-        if not packet:
-            await helper.ended.wait()
-            raise _broken(_in_words(helper.process.returncode))
-        try:
-            answer = msgspec.json.decode(packet, type=Answer)
-        except msgspec.DecodeError as error:
-            raise _broken(f"its answer makes no sense: {error}") from error
-        if answer.progress is None:
-            return answer
-        if progress is not None:
-            progress(answer.progress.done, answer.progress.total)
-
-
 async def _packet(channel: socket.socket, received: list[int]) -> bytes:
     """Wait for one packet; empty when the helper has closed its end."""
     while True:
@@ -228,11 +244,19 @@ def _close(descriptors: Iterable[int]) -> None:
         os.close(descriptor)
 
 
-def _too_slow(source: Source, seconds: float) -> ImageRefusedError:
+def _too_slow(source: Source, reason: str) -> ImageRefusedError:
     return ImageRefusedError(
         Code.TIMEOUT,
-        f"cannot read {source.id}: no verdict within {seconds:g} s",
+        f"cannot read {source.id}: {reason}",
         "the medium is too slow or hangs: try another one",
+    )
+
+
+def _all_stuck(source: Source, stuck: int) -> ImageRefusedError:
+    return ImageRefusedError(
+        Code.BUSY,
+        f"cannot read {source.id}: {stuck} helpers hang in reads that the kernel does not end",
+        "pull out the media that do not answer; look into the kernel's log",
     )
 
 

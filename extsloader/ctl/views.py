@@ -124,7 +124,8 @@ def _show_image(image: ImageStatus) -> list[str]:
 
 def _describe_agent(agent: AgentStatus, now: float) -> str:
     age, rss = format_age(agent.started, now), format_size(agent.rss)
-    return printable(f"extsloaderd {agent.version}, pid {agent.pid}, up {age}, memory {rss}")
+    stuck = f", {agent.stuck_helpers} helpers hang in reads" if agent.stuck_helpers else ""
+    return printable(f"extsloaderd {agent.version}, pid {agent.pid}, up {age}, memory {rss}{stuck}")
 
 
 def _suggest(status: StatusSnapshot) -> list[str]:

@@ -73,6 +73,7 @@ class Timeouts:
 
     probe: float = 5.0
     verify: float = 600.0
+    silence: float = 60.0  # without any progress of a helper
     min_rate: int = 1 << 20  # bytes a second that a medium must deliver over 10 s
     choose: float = 2.0  # wait for other candidates' verdicts before the first activation
     retry_base: float = 1.0

@@ -106,6 +106,7 @@ class AgentStatus:
     pid: int
     started: float
     rss: int | None = None  # bytes; read when asked
+    stuck_helpers: int = 0  # killed, but in a read that the kernel does not end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

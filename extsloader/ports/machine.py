@@ -35,6 +35,9 @@ class SourcePort(Protocol):
 class VerifierPort(Protocol):
     """Runs short-lived helpers; cancelling the call kills the helper and reaps it."""
 
+    def stuck(self) -> int:
+        """How many helpers hang in the kernel; with eight of them no other one is started."""
+
     async def probe(self, source: Source) -> Superblock:
         """Read the superblock. Raises ImageRefusedError (deadline and helper death included)."""
 

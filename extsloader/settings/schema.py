@@ -98,6 +98,7 @@ class TimeoutsTable(_Table):
 
     probe: Seconds = Timeouts().probe
     verify: Seconds = Timeouts().verify
+    silence: Seconds = Timeouts().silence
     min_rate: Size = Timeouts().min_rate
     choose: Annotated[float, Field(ge=0, le=86400)] = Timeouts().choose
     retry_base: Seconds = Timeouts().retry_base

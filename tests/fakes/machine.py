@@ -184,6 +184,9 @@ class FakeVerifier:
     def __init__(self, machine: FakeMachine) -> None:
         self._machine = machine
 
+    def stuck(self) -> int:
+        return 0
+
     async def probe(self, source: Source) -> Superblock:
         self._machine.log("probe", source.id)
         self._refuse_gone(source)

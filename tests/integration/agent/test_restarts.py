@@ -216,7 +216,7 @@ def test_there_is_one_agent_for_one_root(agent: RealAgent, stick: LoopDevice, go
     assert "cannot start a second agent: one runs already" in agent.log()
     assert "Traceback" not in agent.log()
     after = agent.status()
-    assert (after.state, after.generation) == ("ready", before.generation)
+    assert (after.state, after.since, after.image) == ("ready", before.since, before.image)
     assert pids(after) == pids(before)
     assert after.agent
     assert after.agent.pid == agent.pid

@@ -211,6 +211,16 @@ async def test_a_helper_that_hangs_is_killed_at_its_deadline(tmp_path: Path) -> 
     assert is_gone(tmp_path)
 
 
+async def test_a_helper_that_falls_silent_is_killed_before_its_deadline(tmp_path: Path) -> None:
+    verifier = replace(
+        helper(tmp_path, PROGRESS, PROGRESS, HANG), timeouts=Timeouts(silence=0.3, verify=60)
+    )
+    code, message = await refusal(verifier)
+    assert (code, message) == (Code.TIMEOUT, "cannot read /dev/extst: no word for 0.3 s")
+    assert is_gone(tmp_path)
+    assert verifier.stuck() == 0
+
+
 async def test_cancelling_kills_and_reaps(tmp_path: Path) -> None:
     begun = asyncio.Event()
     verifier = helper(tmp_path, PROGRESS, HANG)
