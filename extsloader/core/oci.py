@@ -6,15 +6,18 @@ The layout that LinuxKit gives a bundle is described in docs/adr/0004-runtime.md
 import json
 from dataclasses import replace
 
-from extsloader.core.oci_json import Findings, parse
-from extsloader.core.oci_mounts import Place, make_directories, mount_root, read_runtime
-from extsloader.core.oci_spec import write_spec
+from extsloader.core.ceiling import exceed, harden, lower
+from extsloader.core.oci_json import Findings, join, parse
+from extsloader.core.oci_mounts import Place, is_below, make_directories, mount_root, read_runtime
+from extsloader.core.oci_spec import Spec, write_spec
 from extsloader.model.ids import Digest, short
 from extsloader.model.machine import Machine
-from extsloader.model.manifest import ProbeKind, Resources, Service
-from extsloader.model.plan import Bundle, ContainerPlan, MountStep
-from extsloader.model.reasons import Problem
+from extsloader.model.manifest import ProbeKind, Profile, Resources, Service
+from extsloader.model.plan import Bundle, ContainerPlan, MountKind, MountStep
+from extsloader.model.reasons import Code, Problem
 from extsloader.model.settings import Limits, Settings
+
+SKELETON = ("dev", "proc", "sys", "etc", "run")
 
 
 def plan_container(  # noqa: PLR0913, PLR0917 - the six facts that a plan is made of
@@ -44,17 +47,42 @@ def plan_container(  # noqa: PLR0913, PLR0917 - the six facts that a plan is mad
     root, more = read_runtime(runtime, place, readonly=spec.readonly)
     if problem := findings.problem(service.name):
         return problem
-    mounts = mount_root(root, spec.volumes, place) + more + _notify(place)
+    profile = lower(settings.ceiling.profile, service.profile)
+    check = _check(place, spec, profile)
+    mounts = (*mount_root(root, spec.volumes, place), check, *more, *_notify(place))
+    if excess := exceed(spec.config, mounts, place.own, profile):
+        return _refuse(service, profile, excess)
     return ContainerPlan(
         service=service.name,
         digest=digest,
         bundle_dir=place.bundle_dir,
         notify_dir=place.notify,
-        spec=json.dumps(spec.config),
+        spec=json.dumps(harden(spec.config, profile)),
         mounts=tuple(dict.fromkeys(mounts)),
         resources=resources,
         readiness=service.readiness,
         reduced=tuple(dict.fromkeys(findings.reduced)),
+    )
+
+
+def _check(place: Place, spec: Spec, profile: Profile) -> MountStep:
+    """Where the runtime mounts: real directories, or it would do it on the host."""
+    paths = [f"{place.rootfs}/{name}/" for name in SKELETON]
+    if profile is not Profile.TRUSTED:  # images of old like to mount through /var/run
+        for mount in spec.mounts:
+            paths.append(f"{place.rootfs}{mount.get('destination', '')}")
+            source = str(mount.get("source", ""))
+            if any(is_below(source, own) for own in place.own):
+                paths.append(source)
+    options = tuple(dict.fromkeys(paths))
+    return MountStep(kind=MountKind.CHECK, target=place.rootfs, options=options)
+
+
+def _refuse(service: Service, profile: Profile, excess: tuple[str, ...]) -> Problem:
+    return Problem(
+        Code.BUNDLE,
+        f"cannot grant what {service.name} asks for: beyond profile {profile}: {join(excess)}",
+        "let the service ask for less, or set ceiling.profile where the signer is trusted with it",
     )
 
 

@@ -35,6 +35,12 @@ def shown(text: str) -> str:
     return f"'{printable(text[:MAX_SHOWN_TEXT])}{'...' if len(text) > MAX_SHOWN_TEXT else ''}'"
 
 
+def join(sentences: tuple[str, ...]) -> str:
+    """One sentence of many, cut after a number that a person can still read."""
+    more = len(sentences) - MAX_SHOWN
+    return "; ".join((*sentences[:MAX_SHOWN], *([f"and {more} more"] if more > 0 else [])))
+
+
 @dataclass(frozen=True, slots=True)
 class Findings:
     """What is wrong with one bundle, and what of it the device does not honour."""
@@ -50,13 +56,10 @@ class Findings:
         """All findings in one sentence; None where there are none."""
         if not self.wrong:
             return None
-        sentences = [sentence for _, sentence in self.wrong[:MAX_SHOWN]]
-        if len(self.wrong) > MAX_SHOWN:
-            sentences.append(f"and {len(self.wrong) - MAX_SHOWN} more")
         only_paths = all(code is Code.PATH for code, _ in self.wrong)
         return Problem(
             Code.PATH if only_paths else Code.BUNDLE,
-            f"cannot use the bundle of {service}: {'; '.join(sentences)}",
+            f"cannot use the bundle of {service}: {join(tuple(s for _, s in self.wrong))}",
             "correct the service's entry in the LinuxKit file and build the image again",
         )
 

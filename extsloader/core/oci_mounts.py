@@ -76,6 +76,11 @@ class Place:
         """Private copies of volumes."""
         return f"{self.upper}/volumes"
 
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Everything that belongs to the service: all else is the host's."""
+        return f"{self.image}/containers", self.bundle_dir, self.upper, self.notify
+
     def rebase(self, path: str, *, writable: bool = False) -> str:
         """Where something that the image's files speak of is on this device."""
         if volume := _VOLUME.fullmatch(path):

@@ -43,6 +43,7 @@ class Spec:
     """The specification, and what the mounts have to know of it."""
 
     config: Object
+    mounts: tuple[Object, ...]  # those of `config`
     readonly: bool
     volumes: tuple[str, ...]  # those that the service may write to
 
@@ -67,7 +68,7 @@ def write_spec(config: Node, place: Place, machine: Machine, cgroup: str) -> Spe
     }
     if hostname := config.text("hostname"):
         spec["hostname"] = hostname
-    return Spec(config=spec, readonly=readonly, volumes=volumes)
+    return Spec(config=spec, mounts=tuple(mounts), readonly=readonly, volumes=volumes)
 
 
 def _write_mounts(config: Node, place: Place) -> tuple[list[Object], tuple[str, ...]]:

@@ -32,7 +32,7 @@ from extsloader.model.reasons import Code
 
 SCHEMA = 1
 MAX_SERVICES = 64
-NOT_SUPPORTED = frozenset({"conflicts", "conditions", "stage", "health", "profile"})
+NOT_SUPPORTED = frozenset({"conflicts", "conditions", "stage", "health"})
 """Members that are planned for services; honouring half of what was signed is worse than none."""
 RESERVED = frozenset({"con", "extsloader", "self", "tasks"})
 """Names of our own and of special files, kept out of paths that are built from service names."""
@@ -208,6 +208,7 @@ class Service(_Strict):
     restart: Restart = Restart()
     readiness: Readiness = Readiness()
     stop: Stop = Stop()
+    profile: Annotated[model.Profile, Field(strict=False)] | None = None
 
 
 class Manifest(_Strict):

@@ -72,6 +72,14 @@ class Readiness:
     timeout: float = 30.0  # seconds from start until it counts as failed
 
 
+class Profile(StrEnum):
+    """How much a service may ask for, from little to everything."""
+
+    STRICT = "strict"
+    DEFAULT = "default"
+    TRUSTED = "trusted"
+
+
 class RestartPolicy(StrEnum):
     """What the end of a service means."""
 
@@ -130,6 +138,7 @@ class Service:
     restart: Restart = Restart()
     readiness: Readiness = Readiness()
     stop: Stop = Stop()
+    profile: Profile | None = None  # a lower one than the device's; None takes that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

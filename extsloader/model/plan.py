@@ -22,6 +22,7 @@ class MountKind(StrEnum):
     MKDIR = "mkdir"  # undone if it is empty and below our run directory
     MOUNT = "mount"
     BIND = "bind"
+    CHECK = "check"  # no link is on the way to the options' paths; "/" at the end: a directory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

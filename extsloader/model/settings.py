@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from extsloader.model.manifest import Profile
 from extsloader.model.source import Filters
 
 
@@ -68,6 +69,13 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ceiling:
+    """The most that a signed image may ask for."""
+
+    profile: Profile = Profile.DEFAULT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
     """Deadlines in seconds."""
 
@@ -100,3 +108,4 @@ class Settings:
     filters: Filters = field(default_factory=Filters)
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    ceiling: Ceiling = field(default_factory=Ceiling)

@@ -10,7 +10,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from extsloader.model.settings import Limits, Paths, Settings, Timeouts
+from extsloader.model.manifest import Profile
+from extsloader.model.settings import Ceiling, Limits, Paths, Settings, Timeouts
 from extsloader.model.source import Filters, FsType
 
 SIZE = re.compile(r"(\d{1,15})([KMGT])(iB|B)?")
@@ -114,6 +115,12 @@ class TimeoutsTable(_Table):
         return self
 
 
+class CeilingTable(_Table):
+    """`[ceiling]`."""
+
+    profile: Annotated[Profile, Field(strict=False)] = Ceiling().profile
+
+
 class SettingsTable(_Table):
     """The whole file."""
 
@@ -130,3 +137,4 @@ class SettingsTable(_Table):
     filters: FiltersTable = FiltersTable()
     limits: LimitsTable = LimitsTable()
     timeouts: TimeoutsTable = TimeoutsTable()
+    ceiling: CeilingTable = CeilingTable()

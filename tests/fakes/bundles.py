@@ -6,10 +6,10 @@ from typing import Any
 from extsloader.core.oci import plan_container
 from extsloader.model.ids import Digest, ServiceName
 from extsloader.model.machine import Machine
-from extsloader.model.manifest import Service
+from extsloader.model.manifest import Profile, Service
 from extsloader.model.plan import Bundle, ContainerPlan, MountKind
 from extsloader.model.reasons import Problem
-from extsloader.model.settings import Settings
+from extsloader.model.settings import Ceiling, Settings
 
 IMAGE = "/run/extsloader/images/0123456789ab"
 DIGEST = Digest("0123456789ab" + "0" * 52)
@@ -34,6 +34,7 @@ OVERLAY = {
         f"workdir={OWN}/tmp/work",
     ],
 }
+TRUSTED = Settings(ceiling=Ceiling(profile=Profile.TRUSTED))
 MACHINE = Machine(arch="amd64", capabilities=frozenset({"CAP_NET_ADMIN", "CAP_CHOWN"}))
 
 
@@ -41,6 +42,7 @@ def plan(
     config: object = CONFIG,
     runtime: object = None,
     machine: Machine = MACHINE,
+    settings: Settings = TRUSTED,
     **service: Any,
 ) -> ContainerPlan | Problem:
     bundle = Bundle(
@@ -49,7 +51,7 @@ def plan(
         runtime=runtime if isinstance(runtime, str) else json.dumps(runtime) if runtime else "",
     )
     wanted = Service(name=ServiceName("zeta"), bundle=OWN[1:], **service)
-    return plan_container(bundle, wanted, IMAGE, DIGEST, Settings(), machine)
+    return plan_container(bundle, wanted, IMAGE, DIGEST, settings, machine)
 
 
 def good(*arguments: Any, **named: Any) -> ContainerPlan:
@@ -76,5 +78,5 @@ def mounts_of(result: ContainerPlan) -> list[tuple[str, str, tuple[str, ...]]]:
     return [
         (step.target, step.source, step.options)
         for step in result.mounts
-        if step.kind is not MountKind.MKDIR
+        if step.kind in {MountKind.MOUNT, MountKind.BIND}
     ]

@@ -35,7 +35,7 @@ CONFIG = json.dumps(
         "ociVersion": "1.0.2",
         "process": {"args": ["/bin/x"], "cwd": "/", "user": {"uid": 0, "gid": 0}},
         "root": {"path": "rootfs"},
-        "linux": {"namespaces": [{"type": "mount"}]},
+        "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}]},
     }
 )
 

@@ -16,9 +16,9 @@ from extsloader.adapters.oci.processes import readable
 from extsloader.core.oci import plan_container
 from extsloader.model.events import Cause
 from extsloader.model.ids import Digest, ServiceName
-from extsloader.model.manifest import Service
+from extsloader.model.manifest import Profile, Service
 from extsloader.model.plan import ContainerPlan
-from extsloader.model.settings import Paths, Settings
+from extsloader.model.settings import Ceiling, Paths, Settings
 
 BUSYBOX = Path("/bin/busybox")
 DIGEST = Digest("0123456789ab" + "0" * 52)
@@ -40,6 +40,7 @@ class Bench:
         self.settings = Settings(
             cgroup=CGROUP,
             runtime="runc",
+            ceiling=Ceiling(profile=Profile.TRUSTED),
             paths=Paths(run=f"{directory}/run", state=f"{directory}/state"),
         )
         self.machine = read_machine(self.settings)

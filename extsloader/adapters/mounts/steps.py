@@ -41,6 +41,8 @@ def do(step: MountStep, run: str) -> bool:
         _refuse_odd_path(step.target)
         if step.kind is MountKind.MKDIR:
             return make(step.target)
+        if step.kind is MountKind.CHECK:
+            return _check(step)
         wanted = options.split(step.options)
         if wanted.flags & MS_REMOUNT:
             _mount_on(step.target, step.source, None, wanted.flags, wanted.data)
@@ -58,6 +60,8 @@ def undo(step: MountStep, run: str) -> None:
     Below our run directory everything is ours and goes, with what is mounted in it; elsewhere only
     a mount that is clearly the step's.
     """
+    if step.kind is MountKind.CHECK:
+        return
     if step.kind is not MountKind.MKDIR and "remount" not in step.options:
         table = mountinfo.read(step.target)
         if is_below(step.target, run):
@@ -66,6 +70,21 @@ def undo(step: MountStep, run: str) -> None:
             _refuse_other(found, step)
             unmount(step.target)
     remove_empty(run, step.target)
+
+
+def _check(step: MountStep) -> bool:
+    """The runtime would follow a link in a root file system to the host (CVE-2026-41579)."""
+    for path in step.options:
+        try:
+            with opened(path):
+                pass
+        except FileNotFoundError:
+            continue  # the runtime makes it
+        except OSError as error:
+            raise MachineError(
+                Code.BUNDLE, f"use {path}", in_words(error), "build the image anew"
+            ) from error
+    return False
 
 
 def _mount_once(step: MountStep, wanted: Options, run: str) -> bool:
@@ -175,5 +194,7 @@ def _stage(step: MountStep) -> str:
             return f"make the directory {step.target}"
         case MountKind.BIND:
             return f"bind {step.source} to {step.target}"
+        case MountKind.CHECK:
+            return f"check {step.target}"
         case MountKind.MOUNT:
             return f"mount {step.fs_type or 'again'} on {step.target}"
