@@ -21,6 +21,9 @@ from extsloader.model.reasons import Code
 MAX_KEY_FILE = 16 << 10  # bytes
 SIGNATURE_SIZE = 64  # bytes (RFC 8032, 5.1.6)
 
+_PRIME = 2**255 - 19
+_D = -121665 * pow(121666, -1, _PRIME)  # of the curve (RFC 8032, 5.1)
+
 
 def load_private_key(path: str) -> Ed25519PrivateKey:
     """Read a PEM private key without a pass phrase. Raises ImageRefusedError(E_KEYS), OSError."""
@@ -41,6 +44,8 @@ def load_public_key(path: str) -> SSlibKey:
         raise _unusable(path, error) from None
     if not isinstance(key, Ed25519PublicKey):
         raise _unusable(path, "no Ed25519 public key")
+    if _has_small_order(key.public_bytes_raw()):
+        raise _unusable(path, "its order is small, so that anybody can sign for it")
     return SSlibKey.from_crypto(key)
 
 
@@ -83,6 +88,16 @@ def _signed_by(key: SSlibKey, value: bytes, message: bytes) -> bool:
     except UnverifiedSignatureError:
         return False
     return True
+
+
+def _has_small_order(encoded: bytes) -> bool:
+    """Tell the points of order 1, 2, 4 and 8 from the others, in whatever spelling.
+
+    OpenSSL accepts them, and one constant is then a signature of any message. Only y is looked at:
+    it is 1, -1 and 0 for the orders 1, 2 and 4; for 8, doubling the point has to give a y of 0.
+    """
+    y = int.from_bytes(encoded, "little") % 2**255  # the highest bit is the sign of x
+    return y * (y**2 - 1) * (_D * y**4 + 2 * y**2 - 1) % _PRIME == 0
 
 
 def _read_key(path: str) -> bytes:

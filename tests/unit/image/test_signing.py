@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1
 from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -94,6 +97,40 @@ def test_malformed_and_malleable_signatures_do_not_count() -> None:
     malleable = good[:32] + larger.to_bytes(32, "little")
     for value in (b"", good[:63], good + b"\0", bytes(64), malleable):
         assert not signers(carrying(value), [public(1)])
+
+
+@pytest.mark.parametrize("sign_bit", [0, 0x80])
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param("01" + "00" * 31, id="order 1"),
+        pytest.param("ee" + "ff" * 30 + "7f", id="order 1, not reduced"),
+        pytest.param("ec" + "ff" * 30 + "7f", id="order 2"),
+        pytest.param("00" * 32, id="order 4"),
+        pytest.param("ed" + "ff" * 30 + "7f", id="order 4, not reduced"),
+        pytest.param(
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05", id="order 8"
+        ),
+        pytest.param(
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a", id="order 8, other"
+        ),
+    ],
+)
+def test_a_key_that_anybody_can_sign_for_is_refused(
+    tmp_path: Path, point: str, sign_bit: int
+) -> None:
+    raw = bytearray.fromhex(point)
+    raw[31] |= sign_bit
+    path = tmp_path / "weak.pem"
+    key = Ed25519PublicKey.from_public_bytes(bytes(raw))
+    path.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    with pytest.raises(ImageRefusedError, match="its order is small"):
+        load_public_key(str(path))
+
+
+def test_without_that_refusal_a_constant_signs_everything() -> None:
+    weak = SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(b"\x01" + bytes(31)))
+    assert signers(carrying(b"\x01" + bytes(63)), [weak])
 
 
 def test_every_flipped_bit_of_an_envelope_is_refused_or_changes_nothing() -> None:
