@@ -20,13 +20,14 @@ from extsloader.model.text import printable
 from extsloader.verify.offline import verify_file
 
 SHOWN_KEY = 12  # characters of a key id
+VERIFIED = "verified"
 
 
 def look_at_image(options: argparse.Namespace) -> bool:
     """Yes when the image is good, or, for `inspect`, when its manifest can be read."""
     if options.verb == "verify":
         now = time.clock_gettime(time.CLOCK_REALTIME)
-        return _print("verified", verify_file(options.image, options.keys, wall=now), options)
+        return _print(VERIFIED, verify_file(options.image, options.keys, wall=now), options)
     return _print("not verified", _inspect(options.image), options)
 
 
@@ -44,14 +45,13 @@ def _inspect(path: str) -> StoredImage | Problem:
 
 
 def show_image(image: StoredImage) -> list[str]:
-    """What an image says about itself, and who has signed it."""
+    """What an image says about itself."""
     manifest = image.manifest
     fits = manifest.compatible
     facts = {
         "image": f"{manifest.name} {manifest.version}, sequence {manifest.sequence}",
         "digest": manifest.image.digest,
         "size": f"{manifest.image.size} bytes",
-        "signed by": ", ".join(key_id[:SHOWN_KEY] for key_id in image.key_ids) or "nobody",
         "issued": manifest.issued_at,
         "expires": manifest.expires or "never",
         "for": f"{fits.arch}, {', '.join(fits.hypervisors)}",
@@ -64,6 +64,14 @@ def show_image(image: StoredImage) -> list[str]:
         for s in manifest.services
     ]
     return [*lines, "", *lay_table(("SERVICE", "ESSENTIAL", "REQUIRES", "BUNDLE"), rows, Style())]
+
+
+def show_signers(image: StoredImage, *, verified: bool) -> str:
+    """Who has signed; key ids in an envelope that was not verified are what anybody may write."""
+    names = ", ".join(key_id[:SHOWN_KEY] for key_id in image.key_ids) or "nobody"
+    if not verified:
+        return f"claims to be signed by {names}"
+    return f"signed by {names} (keys that count: {len(image.key_ids)}, key epoch {image.key_epoch})"
 
 
 def _read_envelope(path: str) -> bytes:
@@ -84,7 +92,9 @@ def _print(verdict: str, found: StoredImage | Problem, options: argparse.Namespa
     if options.json:
         print(json.dumps(_members(verdict, found)))
     elif isinstance(found, StoredImage):
-        print("\n".join([f"{verdict}: {printable(options.image)}", *show_image(found)]))
+        signers = show_signers(found, verified=verdict == VERIFIED)
+        lines = [f"{verdict}: {printable(options.image)}", printable(signers)]
+        print("\n".join([*lines, *show_image(found)]))
     else:
         print(f"refused: {printable(found.message)} [{found.code}]")
         if found.hint:
@@ -95,4 +105,10 @@ def _print(verdict: str, found: StoredImage | Problem, options: argparse.Namespa
 def _members(verdict: str, found: StoredImage | Problem) -> dict[str, object]:
     if isinstance(found, Problem):
         return {"verdict": "refused", "problem": asdict(found)}
-    return {"verdict": verdict, "keys": found.key_ids, "manifest": asdict(found.manifest)}
+    epoch = {"key_epoch": found.key_epoch} if verdict == VERIFIED else {}
+    return {
+        "verdict": verdict,
+        "keys": found.key_ids,
+        **epoch,
+        "manifest": asdict(found.manifest),
+    }

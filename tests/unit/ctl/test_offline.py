@@ -20,6 +20,25 @@ def test_a_good_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "b        no         a         containers/services/b" in lines
 
 
+def test_only_what_was_verified_is_told_as_a_fact(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, keys = tmp_path / "a.img", key_directory(tmp_path / "keys", 1, epoch=3)
+    signed(image, 1, 2)
+    assert main(["verify", str(image), "--keys", keys]) == 0
+    verified = capsys.readouterr().out.splitlines()[1]
+    assert verified.startswith("signed by ")
+    assert verified.endswith(" (keys that count: 1, key epoch 3)")
+    assert main(["inspect", str(image)]) == 0
+    claimed = capsys.readouterr().out.splitlines()[1]
+    assert claimed.startswith("claims to be signed by ")
+    assert claimed.count(",") == 1
+    assert main(["verify", str(image), "--keys", keys, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["key_epoch"] == 3
+    assert main(["inspect", str(image), "--json"]) == 0
+    assert "key_epoch" not in json.loads(capsys.readouterr().out)
+
+
 def test_an_image_that_was_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image, keys = tmp_path / "a.img", key_directory(tmp_path / "keys", 1)
     signed(image)
