@@ -19,10 +19,10 @@ from dataclasses import replace
 
 from extsloader.core import admit, backoff
 from extsloader.core.step import Step, put
-from extsloader.model.effects import CancelHelper, Effect, Probe, SetTimer, Verify
+from extsloader.model.effects import CancelHelper, DropImage, Effect, Probe, SetTimer, Verify
 from extsloader.model.errors import IllegalTransitionError
 from extsloader.model.events import TimerId, TimerKind
-from extsloader.model.ids import SourceId
+from extsloader.model.ids import Digest, SourceId
 from extsloader.model.machine import Moment
 from extsloader.model.manifest import StoredImage
 from extsloader.model.reasons import TRANSIENT, Code, Problem
@@ -31,6 +31,8 @@ from extsloader.model.world import Candidate, CandidatePhase, World
 
 REMEMBERED = 64
 """Verdicts on media that are gone are kept for questions, the oldest dropped first."""
+
+_DIGITS, _HEX = 64, frozenset("0123456789abcdef")  # of a SHA-256, as the store names its files
 
 IN_HELPER = frozenset({CandidatePhase.PROBING, CandidatePhase.VERIFYING})
 UNDECIDED = IN_HELPER | {CandidatePhase.NEW, CandidatePhase.QUEUED}
@@ -121,7 +123,8 @@ def refuse(world: World, source: SourceId, problem: Problem, moment: Moment) -> 
     refused = replace(candidate, tries=candidate.tries + 1, problem=problem)
     if _worth_retrying(world, refused):
         return _retry(world, refused, moment)
-    return Step(_put(world, replace(refused, phase=CandidatePhase.REFUSED)))
+    step = Step(_put(world, replace(refused, phase=CandidatePhase.REFUSED)))
+    return replace(step, effects=_drop_rotten(step.world, refused))
 
 
 def retry(world: World, source: SourceId) -> Step:
@@ -221,6 +224,26 @@ def _in_phase(world: World, source: SourceId, phase: CandidatePhase) -> Candidat
         found = candidate.phase if candidate else "unknown"
         raise IllegalTransitionError(f"{source} is {found}, a report expects {phase}")
     return candidate
+
+
+def _drop_rotten(world: World, candidate: Candidate) -> tuple[Effect, ...]:
+    """A file of the store whose bytes are not those of its name will never be of use again.
+
+    It stays while a helper verifies or an image of that digest is known: the name may stand for a
+    good copy by now. The next boot judges it anew.
+    """
+    digest = _stored_digest(candidate.source)
+    rotten = candidate.present and candidate.problem and candidate.problem.code is Code.DIGEST
+    if not (digest and rotten) or digest in world.images or is_verifying(world):
+        return ()
+    return (DropImage(digest),)
+
+
+def _stored_digest(source: Source) -> Digest | None:
+    """The digest in the name of a file of the store; None for files that are not of our making."""
+    digest, _, suffix = source.id.path.rpartition("/")[2].partition(".")
+    ours = source.kind is SourceKind.STORED and suffix == "img" and len(digest) == _DIGITS
+    return Digest(digest) if ours and set(digest) <= _HEX else None
 
 
 def _is_ours(world: World, source: Source) -> bool:

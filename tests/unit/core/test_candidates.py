@@ -9,7 +9,7 @@ from extsloader.core.step import Step
 from extsloader.model import effects as fx
 from extsloader.model.errors import IllegalTransitionError
 from extsloader.model.events import TimerId, TimerKind
-from extsloader.model.ids import SourceId
+from extsloader.model.ids import Digest, SourceId
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.settings import Limits, Settings, Timeouts
 from extsloader.model.source import FsType, SourceKind, Superblock
@@ -289,3 +289,53 @@ def test_pauses_are_capped() -> None:
     )
     step = candidates.refuse(world, STICK.id, PASSING, builders.moment())
     assert step.effects == (fx.SetTimer(TimerId(TimerKind.RETRY, STICK.id), 5),)
+
+
+ROTTEN = Problem(Code.DIGEST, "cannot accept the image")
+DIGEST = Digest("ab" * 32)
+
+
+def refuse_stored(
+    name: str, problem: Problem = ROTTEN, kind: SourceKind = SourceKind.STORED
+) -> Step:
+    stored = replace(STICK, id=SourceId(f"/store/{name}", "1"), kind=kind)
+    candidate = Candidate(source=stored, phase=CandidatePhase.VERIFYING)
+    world = builders.world(candidates={stored.id: candidate})
+    return candidates.refuse(world, stored.id, problem, builders.moment())
+
+
+def test_a_rotten_file_of_the_store_is_deleted_and_its_verdict_stays() -> None:
+    step = refuse_stored(f"{DIGEST}.img")
+    assert step.effects == (fx.DropImage(DIGEST),)
+    (candidate,) = step.world.candidates.values()
+    assert (candidate.phase, candidate.problem) == (CandidatePhase.REFUSED, ROTTEN)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "x.img", f"{DIGEST}.img.new", f"{'AB' * 32}.img"])
+def test_a_file_in_the_store_that_we_did_not_name_is_left_alone(name: str) -> None:
+    assert refuse_stored(name).effects == ()
+
+
+def test_a_stored_image_that_is_refused_for_another_reason_is_kept() -> None:
+    assert refuse_stored(f"{DIGEST}.img", FINAL).effects == ()
+
+
+def test_a_rotten_file_outside_the_store_is_not_ours_to_delete() -> None:
+    assert refuse_stored(f"{DIGEST}.img", kind=SourceKind.FILE).effects == ()
+
+
+def test_a_rotten_file_stays_while_a_helper_may_be_replacing_it() -> None:
+    stored = replace(STICK, id=SourceId(f"/store/{DIGEST}.img", "1"), kind=SourceKind.STORED)
+    both = {s.id: Candidate(source=s, phase=CandidatePhase.VERIFYING) for s in (stored, STICK)}
+    step = candidates.refuse(builders.world(candidates=both), stored.id, ROTTEN, builders.moment())
+    assert step.effects == ()
+
+
+def test_a_rotten_file_stays_when_its_image_is_known_by_now() -> None:
+    known = builders.stored(digest=DIGEST)
+    stored = replace(STICK, id=SourceId(known.path, "1"), kind=SourceKind.STORED)
+    world = worlds.verified(known)
+    rotting = Candidate(source=stored, phase=CandidatePhase.VERIFYING)
+    world = replace(world, candidates={**world.candidates, stored.id: rotting})
+    assert DIGEST in world.images
+    assert candidates.refuse(world, stored.id, ROTTEN, builders.moment()).effects == ()
