@@ -16,6 +16,7 @@ from extsloader.adapters.directory import FileSources
 from extsloader.adapters.journal import Journal, LibraryLog, open_journal
 from extsloader.adapters.lock import take_lock
 from extsloader.adapters.machine_facts import (
+    Device,
     read_baked_floors,
     read_clock_floor,
     read_machine,
@@ -126,6 +127,7 @@ def build_ports(settings: Settings, machine: Machine, checking: Process) -> Port
         runtime=runtime,
         readiness=ServiceReadiness(runtime.execute),
         store=store,
+        device=Device(),
         memory=tuple(
             StateFile(path=Path(path), kind="images", decode=decode_memory) for path in paths.memory
         ),

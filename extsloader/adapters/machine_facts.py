@@ -4,11 +4,12 @@ import os
 import re
 import resource
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from extsloader.image.strictjson import parse_object
 from extsloader.model.errors import MachineError
-from extsloader.model.machine import Machine
+from extsloader.model.machine import Load, Machine
 from extsloader.model.reasons import Code
 from extsloader.model.settings import Settings
 from extsloader.model.trust import Release
@@ -28,6 +29,7 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf", "i686
 
 EPOCH = 1_767_225_600.0  # 2026-01-01: a clock that shows less, as 1970, is wrong anyway
 PROGRAMS = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin")
+PRESSURE = re.compile(r"some avg10=([0-9.]+) ")
 DM_VERITY = re.compile(r"^[^:\s]*/dm-verity\.ko", re.MULTILINE)
 
 
@@ -45,6 +47,7 @@ def read_machine(settings: Settings, root: Path = Path("/")) -> Machine:
         capabilities=_name_capabilities(status["CapBnd"]),
         min_oom_score_adj=-1000 if unlimited else _read_oom_score(root),
         rlimits=() if unlimited else _read_hard_limits(),
+        command_line=tuple(_read_word(root / "proc/cmdline").split()),
         no_verity=_find_no_verity(root),
     )
 
@@ -124,6 +127,38 @@ def read_baked_floors(keys: str) -> tuple[Release, ...]:
     if not all(type(number) is int and number >= 0 for number in found.values()):
         raise MachineError(Code.KEYS, f"use {file}", 'something like {"pkgs": 42} expected')
     return tuple(Release(name=name, sequence=number) for name, number in found.items())
+
+
+class Device:
+    """`DevicePort`."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+
+    def find_existing(self, paths: Iterable[str]) -> frozenset[str]:
+        """As `DevicePort.find_existing`; a link counts as what it leads to."""
+        return frozenset(path for path in paths if os.path.exists(f"{self._root}/{path}"))  # noqa: PTH110 - never raises
+
+    def read_load(self) -> Load | None:
+        """As `DevicePort.read_load`."""
+        try:
+            memory = _read_fields(self._root / "proc/meminfo")["MemAvailable"]
+        except (OSError, KeyError):
+            return None
+        return Load(
+            free_memory=int(memory.split()[0]) << 10,
+            memory_pressure=_read_pressure(self._root / "proc/pressure/memory"),
+            cpu_pressure=_read_pressure(self._root / "proc/pressure/cpu"),
+        )
+
+
+def _read_pressure(path: Path) -> float | None:
+    """The kernel may lack it (CONFIG_PSI), or refuse to open it (EOPNOTSUPP, psi=0)."""
+    try:
+        found = PRESSURE.match(path.read_text(encoding="ascii"))
+    except OSError:
+        return None
+    return float(found[1]) if found else None
 
 
 def read_memory() -> int:

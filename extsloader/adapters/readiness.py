@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import os
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -20,8 +21,8 @@ from extsloader.model.reasons import Code
 Execute = Callable[[ServiceName, tuple[str, ...], float], Awaitable[tuple[int, str]]]
 """Runs a command in a service's container: exit code and reason. Raises MachineError."""
 
-DEADLINE = 2.0
-"""Seconds for one check; when to check again is the core's business."""
+NO_COMMAND = re.compile(r"executable file.* not found|exec: .*: (no such file|permission denied)")
+"""What runc and crun say of a command that the container does not have, or may not execute."""
 
 MAX_MESSAGE = 4096  # bytes of one notification
 MAX_MESSAGES = 16  # at a time, so that a chatty service cannot hold up the loop
@@ -78,22 +79,29 @@ class ServiceReadiness:
             listener.path.unlink(missing_ok=True)
             listener.mark.unlink(missing_ok=True)
 
-    async def check(self, plan: ContainerPlan, readiness: Readiness, pid: int) -> tuple[bool, str]:
+    async def check(
+        self, plan: ContainerPlan, readiness: Readiness, pid: int, deadline: float
+    ) -> tuple[bool, str]:
         """As `ReadinessPort.check`; connections are made in the host's network namespace."""
+        if readiness.kind is ProbeKind.EXEC:  # has its deadline below, to end the command
+            return await self._run(plan.service, readiness.command, deadline)
         try:
-            if readiness.kind is ProbeKind.EXEC:  # has a deadline of its own, to end the command
-                return await self._run(plan.service, readiness.command)
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(deadline):
                 return await _check(readiness, pid)
         except TimeoutError:
-            return False, f"no answer within {DEADLINE:g} s"
-        except MachineError as error:
-            return False, error.problem.message
+            return False, f"no answer within {deadline:g} s"
         except OSError as error:  # asyncio words some of them itself, with Python's brackets
             return False, os.strerror(error.errno).lower() if error.errno else f"{error}"
 
-    async def _run(self, service: ServiceName, command: tuple[str, ...]) -> tuple[bool, str]:
-        code, reason = await self._execute(service, command, DEADLINE)
+    async def _run(
+        self, service: ServiceName, command: tuple[str, ...], deadline: float
+    ) -> tuple[bool, str]:
+        try:
+            code, reason = await self._execute(service, command, deadline)
+        except MachineError as error:
+            return False, error.problem.message
+        if code and NO_COMMAND.search(reason):
+            raise MachineError(Code.READINESS, f"run {command[0]} in {service}", reason)
         return code == 0, "" if code == 0 else f"exit code {code}: {reason}".rstrip(": ")
 
 

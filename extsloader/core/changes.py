@@ -22,6 +22,10 @@ def _find(old: World, new: World, wall: float) -> Iterator[Change]:
         yield from _images(old, new, wall)
     if new.services is not old.services:
         yield from _services(old, new, wall)
+    if (old.admission.tries > 0) is not (new.admission.tries > 0):
+        stands = ("open", "deferred")
+        was, now = stands[old.admission.tries > 0], stands[new.admission.tries > 0]
+        yield _change("admission", was, now, new.admission.refusal, wall)
     before, _ = view.judge(old)
     after, reason = view.judge(new)
     if before is not after:

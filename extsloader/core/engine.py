@@ -2,7 +2,16 @@
 
 from dataclasses import replace
 
-from extsloader.core import candidates, changes, fleet, images, memory, services
+from extsloader.core import (
+    admission,
+    budget,
+    candidates,
+    changes,
+    fleet,
+    images,
+    memory,
+    services,
+)
 from extsloader.core.lifecycle import AT_REST
 from extsloader.core.step import Step, note
 from extsloader.model import events as ev
@@ -54,6 +63,10 @@ def _apply(world: World, event: Event, moment: Moment) -> Step:
         case ev.ServiceExited() | ev.ServiceFailed():
             taken = services.take(world, event, moment)
             return taken if taken.world is world else taken.then(images.check)
+        case ev.ServiceCreated(load=load) if load:
+            return services.take(world, event, moment).then(admission.take_load, load, moment)
+        case ev.LoadRead(load):
+            return admission.take_load(world, load, moment)
         case ev.TimerFired(timer):
             return _fire(world, timer, moment)
         case ev.StopAsked():
@@ -111,6 +124,10 @@ def _fire(world: World, timer: TimerId, moment: Moment) -> Step:
             return memory.end_probation(world)
         case TimerId(TimerKind.CLOCK):
             return memory.take_hour(world, moment)
+        case TimerId(TimerKind.BUDGET):
+            return budget.fire(world)
+        case TimerId(TimerKind.ADMIT):
+            return admission.fire(world)
         case TimerId(TimerKind.RETRY, SourceId() as source):
             return candidates.retry(world, source)
         case _:

@@ -1,9 +1,10 @@
 """From the symptom of a service to its root cause, in sentences for an operator."""
 
 from extsloader.model.ids import ServiceName
-from extsloader.model.status import Explanation, ServiceStatus, StatusSnapshot
+from extsloader.model.reasons import Code, Problem
+from extsloader.model.status import DAMAGED, Explanation, ServiceStatus, StatusSnapshot
 
-FINE = frozenset({"ready", "finished"})
+FINE = frozenset({"ready", "finished", "skipped"})
 
 
 def explain(snapshot: StatusSnapshot, name: ServiceName, log_dir: str) -> Explanation | None:
@@ -15,13 +16,21 @@ def explain(snapshot: StatusSnapshot, name: ServiceName, log_dir: str) -> Explan
     chain = _follow(services, service)
     root = chain[-1]
     steps = tuple(_sentence(link) for link in chain)
+    damages = _find_damages(snapshot)
     return Explanation(
         service=name,
         summary=_summary(service, root),
-        steps=(*steps, *_extras(root, log_dir)),
+        steps=(*steps, *_extras(root, log_dir), *(damage.message for damage in damages)),
         root=root.name,
-        next_step=_next_step(root, log_dir),
+        next_step=(damages[0].hint if damages else "") or _next_step(root, log_dir),
     )
+
+
+def _find_damages(snapshot: StatusSnapshot) -> tuple[Problem, ...]:
+    """What runs from a damaged image may fail for no fault of its own."""
+    if snapshot.image is None or snapshot.image.phase != DAMAGED:
+        return ()
+    return tuple(problem for problem in snapshot.problems if problem.code is Code.VERITY)
 
 
 def is_well(snapshot: StatusSnapshot, name: ServiceName) -> bool:
@@ -58,7 +67,8 @@ def _summary(service: ServiceStatus, root: ServiceStatus) -> str:
 def _sentence(service: ServiceStatus) -> str:
     reason = f": {service.reason}" if service.reason else ""
     retry = f"; next try in {service.retry_in:.0f} s" if service.retry_in is not None else ""
-    return f"{service.name} is {_say(service.state)}{reason}{retry}"
+    then = f"; {service.outlook}" if service.outlook else ""
+    return f"{service.name} is {_say(service.state)}{reason}{retry}{then}"
 
 
 def _extras(root: ServiceStatus, log_dir: str) -> tuple[str, ...]:

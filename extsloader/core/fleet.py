@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 
-from extsloader.core import graph, images, oci, services
+from extsloader.core import admission, budget, conditions, graph, images, oci, services
 from extsloader.core.step import Step
-from extsloader.core.supervision import ENDED, SETTLED, UP, Order, order_for
+from extsloader.core.supervision import ENDED, OUT, SETTLED, UP, Order, order_for
 from extsloader.model.events import ImageMounted
 from extsloader.model.ids import ServiceName
 from extsloader.model.machine import Moment
@@ -15,21 +16,36 @@ from extsloader.model.reasons import Code, Problem
 from extsloader.model.world import ServicePhase, ServiceState, World
 
 Wishes = Mapping[ServiceName, bool]
+Gate = tuple[int, tuple[ServiceName, ...]]
 
 LEAVING = UP | {ServicePhase.CREATING, ServicePhase.CREATED, ServicePhase.REMOVING}
 """Something of it is still on the machine."""
+
+RUNS = UP | {ServicePhase.REMOVING}
+"""Processes of it may still be there: no rival is started."""
 
 
 def plan(world: World, image: StoredImage, mounted: ImageMounted, moment: Moment) -> Step:
     """Plan every service of a mounted image, in start order; a bad bundle parks its service."""
     found = {service.name: service for service in image.manifest.services}
-    users = graph.needed_by(found.values())
     ready = _plan_containers(world, found, mounted)
-    planned = {
-        name: _begin(found[name], ready[name], users[name], moment)
-        for wave in graph.start_order(found.values())
-        for name in wave
-    }
+    users, stronger = graph.needed_by(found.values()), graph.yields_to(found.values())
+    rivals = graph.rivals_of(found.values())
+    planned = {}
+    for name in chain(*graph.start_order(found.values())):
+        spec = found[name]
+        unmet = conditions.explain_unmet(spec.conditions, world.machine, mounted.existing)
+        begun = _begin(spec, ready[name], moment)
+        if begun.plan and (unmet or stronger.get(name)):
+            # It may run since before the agent started, and must not be overlooked then.
+            begun = replace(begun, phase=ServicePhase.DUE)
+        planned[name] = replace(
+            begun,
+            users=users[name],
+            yields_to=stronger.get(name, ()),
+            rivals=rivals.get(name, ()),
+            skipped=unmet,
+        )
     return Step(replace(world, services=planned))
 
 
@@ -43,40 +59,117 @@ def settle(world: World, moment: Moment) -> Step:
 
 
 def find_wishes(world: World) -> Wishes:
-    """Whether each service is wanted: its image is, and nothing that it requires gave up."""
+    """Whether each service is wanted.
+
+    Its image is, its conditions are met, its bundle is usable, nothing that it requires gave up,
+    and no rival that goes before it is there.
+    """
     wishes: dict[ServiceName, bool] = {}
     image_wanted = images.is_wanted(world, world.active)
     for name, state in world.services.items():
-        wishes[name] = image_wanted and all(
-            wishes[other] and world.services[other].phase is not ServicePhase.PARKED
-            for other in state.spec.requires
+        wishes[name] = (
+            image_wanted
+            and not state.skipped
+            and (state.plan is not None or state.phase is ServicePhase.PARKED)
+            and all(
+                wishes[other] and world.services[other].phase is not ServicePhase.PARKED
+                for other in state.spec.requires
+            )
+            and not any(_keeps_away(world, rival, wishes) for rival in state.yields_to)
         )
     return wishes
 
 
-def waits_for(world: World, state: ServiceState, wishes: Wishes) -> tuple[ServiceName, ...]:
+def find_skipped(world: World, wishes: Wishes) -> Mapping[ServiceName, str]:
+    """Services that are not meant to run here or now, and why: that is no failure."""
+    found: dict[ServiceName, str] = {}
+    for name, state in world.services.items():
+        rival = next((r for r in state.yields_to if _keeps_away(world, r, wishes)), None)
+        missed = next((other for other in state.spec.requires if other in found), None)
+        if state.skipped:
+            found[name] = state.skipped
+        elif rival:
+            found[name] = f"conflicts with {rival}, which goes before it"
+        elif missed:
+            found[name] = f"requires {missed}, which is skipped"
+    return found
+
+
+def find_lost(world: World) -> frozenset[ServiceName]:
+    """Services that have given up, or require what has."""
+    found: set[ServiceName] = set()
+    for name, state in world.services.items():
+        given_up = state.phase is ServicePhase.PARKED or state.plan is None
+        if given_up or found.intersection(state.spec.requires):
+            found.add(name)
+    return frozenset(found)
+
+
+def find_gate(world: World, wishes: Wishes) -> Gate:
+    """The lowest stage that is not through yet, and its services that later stages wait for."""
+    waiting = [s for n, s in world.services.items() if wishes[n] and s.phase not in ENDED]
+    stage = min((s.spec.stage for s in waiting), default=0)
+    return stage, tuple(s.spec.name for s in waiting if s.spec.stage == stage)
+
+
+def waits_for(
+    world: World, state: ServiceState, wishes: Wishes, gate: Gate
+) -> tuple[ServiceName, ...]:
     """The services that keep this one from starting."""
     spec = state.spec
+    earlier = gate[1] if gate[0] < spec.stage else ()
+    running = [name for name in state.rivals if world.services[name].phase in RUNS]
     required = [n for n in spec.requires if world.services[n].phase not in SETTLED]
     ordered = [
         name
         for name in (*spec.wants, *spec.after)
         if name in wishes and wishes[name] and world.services[name].phase not in ENDED
     ]
-    return tuple(dict.fromkeys((*required, *ordered)))
+    return tuple(dict.fromkeys((*required, *ordered, *running, *earlier)))
 
 
 def _move_up(world: World, wishes: Wishes, moment: Moment) -> Step:
     step = Step(world)
-    free = world.settings.limits.parallel_creates - _count_creating(world)
+    gate = find_gate(world, wishes)
+    held_up = False
     for name, state in world.services.items():
         order = order_for(state.phase, wanted=wishes[name])
-        if order is Order.CREATE and free > 0:
-            free -= 1
-            step = step.then(services.create, state, moment)
-        elif order is Order.START and not waits_for(world, state, wishes):
+        if order is not Order.START or waits_for(world, state, wishes, gate):
+            continue
+        if admission.admits(world, moment):
             step = step.then(services.start, state, moment)
+        else:
+            held_up = True
+    if held_up:
+        step = step.then(admission.hold_up, moment)
+    return step.then(_create, wishes, moment)
+
+
+def _create(world: World, wishes: Wishes, moment: Moment) -> Step:
+    """First runs in start order; then restarts, as far as the budget of all goes."""
+    wanted = [state for name, state in world.services.items() if wishes[name]]
+    first = [state for state in wanted if order_for(state.phase, wanted=True) is Order.CREATE]
+    first.sort(key=_rank)
+    free = world.settings.limits.parallel_creates - _count_creating(world)
+    step = Step(world)
+    for state in first[: max(0, free)]:
+        if state.phase is ServicePhase.DUE:
+            if budget.seconds_left(step.world, moment):
+                return step.then(budget.wait, moment)
+            step = Step(budget.spend(step.world, moment), step.effects)
+        step = step.then(services.create, state, moment)
     return step
+
+
+def _rank(state: ServiceState) -> tuple[bool, bool, float]:
+    """First runs before restarts, essential services before others, then who waits longest."""
+    due = state.phase is ServicePhase.DUE
+    return (due, due and not state.spec.essential, state.retry_at if due else 0.0)
+
+
+def _keeps_away(world: World, rival: ServiceName, wishes: Wishes) -> bool:
+    """Whether the stronger one of two rivals is there or on its way."""
+    return wishes[rival] and world.services[rival].phase not in OUT
 
 
 def _move_down(step: Step, wishes: Wishes, moment: Moment) -> Step:
@@ -102,10 +195,9 @@ def _has_users(world: World, state: ServiceState, wishes: Wishes) -> bool:
 def _begin(
     spec: Service,
     result: ContainerPlan | Problem,
-    users: tuple[ServiceName, ...],
     moment: Moment,
 ) -> ServiceState:
-    state = ServiceState(spec=spec, plan=None, users=users, since=moment.wall)
+    state = ServiceState(spec=spec, plan=None, since=moment.wall)
     if isinstance(result, ContainerPlan):
         return replace(state, plan=result)
     return replace(state, phase=ServicePhase.PARKED, problem=result)

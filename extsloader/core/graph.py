@@ -1,7 +1,9 @@
 """The dependency graph of an image's services: cycles, order, who waits for whom.
 
 Every kind of dependency (`requires`, `wants`, `after`) orders start and stop, so all of them
-count for cycles. A name that is not in the set is no edge: the schema refuses such manifests.
+count for cycles. Of two services that conflict one yields to the other, which has its say first:
+that counts as well, so that there is one answer to who runs. A name that is not in the set is no
+edge: the schema refuses such manifests.
 """
 
 from collections import deque
@@ -23,7 +25,32 @@ def needs_of(services: Iterable[Service]) -> Edges:
     """Service -> what it needs; names sorted, so that the same set gives the same graph."""
     found = sorted(services, key=lambda service: service.name)
     names = {service.name for service in found}
-    return {s.name: tuple(sorted(n for n in needs(s) if n in names)) for s in found}
+    stronger = yields_to(found)
+    return {
+        s.name: tuple(sorted(names.intersection((*needs(s), *stronger.get(s.name, ())))))
+        for s in found
+    }
+
+
+def rivals_of(services: Iterable[Service]) -> Edges:
+    """Service -> those that it may not run together with, whoever said so."""
+    found = {service.name: service for service in services}
+    pairs: dict[ServiceName, set[ServiceName]] = {}
+    for service in found.values():
+        for other in service.conflicts:
+            if other in found:
+                pairs.setdefault(service.name, set()).add(other)
+                pairs.setdefault(other, set()).add(service.name)
+    return {name: tuple(sorted(others)) for name, others in pairs.items()}
+
+
+def yields_to(services: Iterable[Service]) -> Edges:
+    """Service -> the rivals that go before it: essential ones, lower stages, earlier names."""
+    ranks = {s.name: (not s.essential, s.stage, s.name) for s in services}
+    return {
+        name: tuple(other for other in others if ranks[other] < ranks[name])
+        for name, others in rivals_of(services).items()
+    }
 
 
 def needed_by(services: Iterable[Service]) -> Edges:

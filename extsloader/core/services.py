@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from extsloader.core import backoff
+from extsloader.core import backoff, health
 from extsloader.core.step import Step, leave, put
 from extsloader.core.supervision import LEADS_TO, Fact, Order, next_phase
 from extsloader.model.effects import (
@@ -102,6 +102,8 @@ def fire(world: World, timer: TimerId, moment: Moment) -> Step:
         case TimerKind.GRACE, ServicePhase.STOPPING:
             killing = move(state, Fact.OVERSTAYED, moment)
             return Step(store(world, killing), (_kill(state), _grace(state, KILL_GRACE)))
+        case TimerKind.HEALTH, ServicePhase.READY:
+            return Step(world, health.ask(state))
         case TimerKind.GRACE, ServicePhase.KILLING:
             return _remove(world, move(state, Fact.OVERSTAYED, moment))
         case _:
@@ -120,6 +122,7 @@ def create(world: World, state: ServiceState, moment: Moment) -> Step:
         ended=None,
         checks=0,
         detail="",
+        unhealthy=0,
     )
     return Step(store(world, fresh), (CreateService(state.plan, fresh.run),))
 
@@ -138,6 +141,7 @@ def stop(world: World, state: ServiceState, moment: Moment) -> Step:
         store(world, stopping),
         (
             *_cancel(state, TimerKind.CHECK, TimerKind.DELAY, TimerKind.READINESS),
+            *health.stop_asking(state),
             SignalService(state.spec.name, state.run, policy.signal),
             _grace(state, policy.grace),
         ),
@@ -176,7 +180,8 @@ def _started(world: World, state: ServiceState, moment: Moment) -> Step:
     readiness = state.spec.readiness
     if state.notified or (readiness.kind is ProbeKind.DELAY and readiness.seconds == 0):
         return _become_ready(world, state, moment)
-    return Step(store(world, state), _await_ready(state))
+    waiting = replace(state, waiting_since=moment.now)
+    return Step(store(world, waiting), _await_ready(state))
 
 
 def _await_ready(state: ServiceState) -> tuple[Effect, ...]:
@@ -199,15 +204,28 @@ def _notified(world: World, state: ServiceState, moment: Moment) -> Step:
 
 
 def _checked(world: World, state: ServiceState, report: ServiceChecked, moment: Moment) -> Step:
+    if state.phase is ServicePhase.READY:
+        return _probed(world, health.count(state, report), moment)
     if state.phase is not ServicePhase.STARTED:
         return Step(world)
     if report.ready:
         return _become_ready(world, state, moment)
+    if report.hopeless:
+        hopeless = replace(state, detail=report.detail)
+        return _give_up_waiting(world, hopeless, moment, "it never will be")
     last = EXEC_LAST if state.spec.readiness.kind is ProbeKind.EXEC else CHECK_LAST
     pause = min(last, CHECK_FIRST * 2.0 ** min(state.checks, 10))
     waiting = replace(state, checks=state.checks + 1, detail=report.detail)
     timer = SetTimer(TimerId(TimerKind.CHECK, state.spec.name), pause)
     return Step(store(world, waiting), (timer,))
+
+
+def _probed(world: World, state: ServiceState, moment: Moment) -> Step:
+    """A health probe was answered: go on asking, unless it failed once too often."""
+    if not health.is_to_restart(state):
+        return Step(store(world, state), health.ask_later(state))
+    sick = move(state, Fact.UNHEALTHY, moment)
+    return stop(world, _fail(sick, moment), moment)
 
 
 def _become_ready(world: World, state: ServiceState, moment: Moment) -> Step:
@@ -219,16 +237,19 @@ def _become_ready(world: World, state: ServiceState, moment: Moment) -> Step:
         detail="",
     )
     timers = _cancel(state, TimerKind.CHECK, TimerKind.DELAY, TimerKind.READINESS)
-    return Step(store(world, ready), timers)
+    return Step(store(world, ready), (*timers, *health.ask_later(ready)))
 
 
-def _give_up_waiting(world: World, state: ServiceState, moment: Moment) -> Step:
+def _give_up_waiting(world: World, state: ServiceState, moment: Moment, hopeless: str = "") -> Step:
     readiness = state.spec.readiness
     detail = state.detail or f"no word by {readiness.kind}"
+    when = f", {hopeless}" if hopeless else f" within {readiness.timeout:g} s"
     problem = Problem(
         Code.READINESS,
-        f"cannot call {state.spec.name} ready within {readiness.timeout:g} s: {detail}",
-        "look at the service's log, or raise readiness.timeout in its manifest",
+        f"cannot call {state.spec.name} ready{when}: {detail}",
+        "correct readiness in its manifest"
+        if hopeless
+        else "look at the service's log, or raise readiness.timeout in its manifest",
     )
     late = replace(move(state, Fact.LATE, moment), problem=problem)
     return stop(world, _fail(late, moment), moment)
@@ -265,7 +286,7 @@ def _fail(state: ServiceState, moment: Moment) -> ServiceState:
     failures = 1 if ran >= restart.reset_after else state.failures + 1
     if restart.limit and failures > restart.limit:
         parked = replace(state, after_removal=ServicePhase.PARKED, failures=failures)
-        return replace(parked, problem=_add_limit(state.problem, restart))
+        return replace(parked, problem=_add_limit(state.problem, restart, state.spec.name))
     pause = backoff.delay(
         failures=failures,
         base=restart.base,
@@ -286,7 +307,7 @@ def _remove(world: World, state: ServiceState) -> Step:
         raise IllegalTransitionError(f"{state.spec.name} has no plan and cannot exist")
     gone = replace(state, pid=None)
     order = RemoveService(state.plan, state.run, unmount=state.after_removal is ServicePhase.IDLE)
-    return Step(store(world, gone), (*_cancel(state, *TIMERS), order))
+    return Step(store(world, gone), (*_cancel(state, *TIMERS), *health.stop_asking(state), order))
 
 
 def _removed(world: World, state: ServiceState, problem: Problem | None, moment: Moment) -> Step:
@@ -312,12 +333,12 @@ def _describe_end(state: ServiceState) -> Problem:
     return Problem(Code.EXIT, f"cannot keep {state.spec.name} running: {cause}", hint)
 
 
-def _add_limit(problem: Problem | None, restart: Restart) -> Problem:
+def _add_limit(problem: Problem | None, restart: Restart, name: ServiceName) -> Problem:
     found = problem or Problem(Code.EXIT, "it failed")
     return Problem(
         found.code,
         f"{found.message}; gave up after {restart.limit} failures in a row",
-        found.hint,
+        f"{found.hint}; then start it again: extsloaderctl start {name}".removeprefix("; then "),
     )
 
 

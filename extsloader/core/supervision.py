@@ -4,9 +4,10 @@
 is not what is wanted. Whether a service is wanted is no part of its phase: "to be stopped while
 it is being created" is (creating, not wanted), which waits for the report and then goes on.
 
-A service is wanted while its image is, and while everything that it requires is wanted and has
-not given up. A requirement that crashes and is being restarted does not stop its dependants:
-they keep running, and the status says what they miss.
+A service is wanted while its image is, while its conditions are met, while everything that it
+requires is wanted and has not given up, and while no rival that goes before it is there. A
+requirement that crashes and is being restarted does not stop its dependants: they keep running,
+and the status says what they miss.
 
 Reports carry the number of the run that they are about; those of an earlier run change nothing.
 A report that the table does not know is a bug of ours: IllegalTransitionError, nothing changes.
@@ -26,6 +27,7 @@ class Fact(StrEnum):
     STARTED = "started"
     READY = "ready"
     LATE = "late"  # it did not become ready in time
+    UNHEALTHY = "unhealthy"  # it failed its health probes
     FAILED = "failed"  # an order about it failed
     EXITED = "exited"
     OVERSTAYED = "overstayed"  # the grace time is over
@@ -55,6 +57,7 @@ FACTS: dict[tuple[P, Fact], P] = {
     (P.STARTED, Fact.LATE): P.STOPPING,
     (P.STARTED, Fact.EXITED): P.REMOVING,
     (P.READY, Fact.EXITED): P.REMOVING,
+    (P.READY, Fact.UNHEALTHY): P.STOPPING,
     (P.STOPPING, Fact.EXITED): P.REMOVING,
     (P.STOPPING, Fact.OVERSTAYED): P.KILLING,
     (P.KILLING, Fact.EXITED): P.REMOVING,
@@ -108,6 +111,10 @@ SETTLED = frozenset({P.READY, P.FINISHED})
 
 ENDED = SETTLED | {P.BACKING_OFF, P.PARKED, P.REMOVING}
 """What only wants it, or comes after it, need not wait any longer."""
+
+
+OUT = frozenset({P.PARKED, P.FINISHED})
+"""It has had its turn: a rival that yields to it may run."""
 
 
 def next_phase(phase: P, fact: Fact) -> P:

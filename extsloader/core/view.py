@@ -1,13 +1,16 @@
 """The one truth as readers see it, computed from the world and nothing else."""
 
-from extsloader.core import candidates, fleet, memory
+from dataclasses import replace
+
+from extsloader.core import candidates, fleet, health, memory, outlook
 from extsloader.core.integrity import name_integrity
 from extsloader.core.supervision import UP
 from extsloader.model.ids import Digest, ServiceName, short
 from extsloader.model.machine import Moment
-from extsloader.model.reasons import Problem
+from extsloader.model.reasons import Code, Problem
 from extsloader.model.source import name_place
 from extsloader.model.status import (
+    DAMAGED,
     AgentState,
     CandidateStatus,
     ImageStatus,
@@ -28,6 +31,9 @@ from extsloader.model.world import (
 BLOCKED = "blocked"
 """Shown instead of idle and created while a service waits for others."""
 
+SKIPPED = "skipped"
+"""Shown instead of idle: the service is not meant to run on this device, or a rival runs."""
+
 NAMED = 3
 """So many services are named in a sentence."""
 
@@ -38,12 +44,11 @@ HURT = frozenset({ServicePhase.BACKING_OFF, ServicePhase.PARKED})
 def take_snapshot(world: World, moment: Moment) -> StatusSnapshot:
     """The status without what is read live: usage, memory of the agent, generation."""
     state, reason = judge(world)
-    wishes = fleet.find_wishes(world)
     return StatusSnapshot(
         state=state,
         reason=reason,
         image=_show_image(world),
-        services=tuple(_show_service(world, s, wishes, moment) for s in world.services.values()),
+        services=_show_services(world, moment),
         candidates=tuple(_show_candidate(world, c) for c in world.candidates.values()),
         floors=memory.floors(world),
         flags=memory.find_flags(world, moment),
@@ -65,18 +70,41 @@ def judge(world: World) -> tuple[AgentState, str]:
 
 
 def _judge_services(world: World) -> tuple[AgentState, str]:
-    states = world.services.values()
-    lost = [s for s in states if s.spec.essential and s.phase is ServicePhase.PARKED]
-    if lost:
-        return AgentState.FAILED, f"essential {_describe(lost)}"
-    hurt = [s for s in states if s.phase in HURT or (s.ready_once and s.phase not in DONE)]
+    skipped = fleet.find_skipped(world, fleet.find_wishes(world))
+    states = [state for name, state in world.services.items() if name not in skipped]
+    if reason := _find_failure(world, states):
+        return AgentState.FAILED, reason
+    hurt = [s for s in states if _is_hurt(s)]
     if hurt:
         return AgentState.DEGRADED, _describe(hurt)
     waiting = [s for s in states if s.phase not in DONE]
     if waiting:
-        done = len(world.services) - len(waiting)
-        return AgentState.ACTIVATING, f"{done} of {len(world.services)} services are ready"
-    return AgentState.READY, f"all {len(world.services)} services are ready"
+        refusal = world.admission.refusal
+        held_up = f": {refusal.message}" if refusal else ""
+        done = f"{len(states) - len(waiting)} of {len(states)} services are ready"
+        return AgentState.ACTIVATING, done + held_up
+    more = f", {len(skipped)} skipped" if skipped else ""
+    if not states:
+        return AgentState.DEGRADED, f"no service is meant to run here{more}"
+    return AgentState.READY, f"all {len(states)} services are ready{more}"
+
+
+def _find_failure(world: World, states: list[ServiceState]) -> str:
+    """What makes the whole a failure: an essential service is lost, or too many others are."""
+    lost_names = fleet.find_lost(world)
+    lost = [state for state in states if state.spec.name in lost_names]
+    essential = [state for state in lost if state.spec.essential]
+    if essential:
+        return f"essential {_describe(essential)}"
+    budget = world.settings.limits.failures
+    if budget and len(lost) > budget:
+        return f"{len(lost)} services have given up, {budget} may: {_describe(lost)}"
+    return ""
+
+
+def _is_hurt(state: ServiceState) -> bool:
+    once = state.ready_once and state.phase not in DONE
+    return once or state.phase in HURT or health.is_sick(state)
 
 
 def _add_damage(world: World, state: AgentState, reason: str) -> tuple[AgentState, str]:
@@ -109,13 +137,13 @@ def _judge_search(world: World) -> tuple[AgentState, str]:
 
 
 def _describe(states: list[ServiceState]) -> str:
-    words = [f"{s.spec.name} is {_say(s.phase)}" for s in states[:NAMED]]
+    words = [f"{s.spec.name} is {_say(s)}" for s in states[:NAMED]]
     more = len(states) - len(words)
     return ", ".join(words) + (f" and {more} more" if more else "")
 
 
-def _say(phase: ServicePhase) -> str:
-    return phase.replace("-", " ")
+def _say(state: ServiceState) -> str:
+    return "unhealthy" if health.is_sick(state) else state.phase.replace("-", " ")
 
 
 def _show_image(world: World) -> ImageStatus | None:
@@ -140,21 +168,69 @@ def _show_image(world: World) -> ImageStatus | None:
 def show_phase(image: Image) -> str:
     """Its phase, or what is wrong with it while it is mounted."""
     mounted = image.phase is ImagePhase.MOUNTED
-    return "damaged" if image.damage and mounted else image.phase
+    return DAMAGED if image.damage and mounted else image.phase
+
+
+def _show_services(world: World, moment: Moment) -> tuple[ServiceStatus, ...]:
+    wishes = fleet.find_wishes(world)
+    gate = fleet.find_gate(world, wishes)
+    skipped, lost = fleet.find_skipped(world, wishes), fleet.find_lost(world)
+    shown = []
+    for name, state in world.services.items():
+        if name in skipped and state.phase is ServicePhase.IDLE:
+            shown.append(_show_skipped(state, skipped[name]))
+        else:
+            waiting = _waiting_for(world, state, wishes, gate)
+            problem = state.problem or _find_problem(world, state, waiting, lost)
+            shown.append(_show_service(world, replace(state, problem=problem), waiting, moment))
+    return tuple(shown)
+
+
+def _show_skipped(state: ServiceState, reason: str) -> ServiceStatus:
+    spec = state.spec
+    return ServiceStatus(
+        name=spec.name,
+        state=SKIPPED,
+        reason=reason,
+        since=state.since,
+        essential=spec.essential,
+        requires=spec.requires,
+        wants=spec.wants,
+        after=spec.after,
+        conflicts=spec.conflicts,
+        stage=spec.stage,
+    )
+
+
+def _find_problem(
+    world: World,
+    state: ServiceState,
+    waiting: tuple[ServiceName, ...],
+    lost: frozenset[ServiceName],
+) -> Problem | None:
+    """Why a service without a problem of its own does not run."""
+    name, phase = state.spec.name, state.phase
+    if name in lost and phase is ServicePhase.IDLE:
+        missed = next(other for other in state.spec.requires if other in lost)
+        reason = f"cannot run {name}: it requires {missed}, which has given up"
+        return Problem(Code.DEPENDENCY, reason, f"extsloaderctl explain {missed}")
+    held_up = phase is ServicePhase.CREATED and not waiting
+    return world.admission.refusal if held_up else None
 
 
 def _show_service(
-    world: World, state: ServiceState, wishes: fleet.Wishes, moment: Moment
+    world: World, state: ServiceState, waiting: tuple[ServiceName, ...], moment: Moment
 ) -> ServiceStatus:
-    waiting = _waiting_for(world, state, wishes)
     problem = state.problem
     backing_off = state.phase is ServicePhase.BACKING_OFF
+    blocked = state.phase in _NOT_STARTED and (waiting or problem)
     return ServiceStatus(
         name=state.spec.name,
-        state=BLOCKED if waiting and state.phase in _NOT_STARTED else state.phase,
+        state=BLOCKED if blocked else state.phase,
         reason=_reason(state, waiting),
         code=problem.code if problem else None,
         hint=problem.hint if problem else "",
+        outlook=outlook.foresee(world, state, waiting, moment),
         waiting_for=waiting,
         pid=state.pid,
         restarts=max(0, state.run - 1),
@@ -167,6 +243,8 @@ def _show_service(
         requires=state.spec.requires,
         wants=state.spec.wants,
         after=state.spec.after,
+        conflicts=state.spec.conflicts,
+        stage=state.spec.stage,
     )
 
 
@@ -174,18 +252,20 @@ _NOT_STARTED = frozenset({ServicePhase.IDLE, ServicePhase.CREATED})
 
 
 def _waiting_for(
-    world: World, state: ServiceState, wishes: fleet.Wishes
+    world: World, state: ServiceState, wishes: fleet.Wishes, gate: fleet.Gate
 ) -> tuple[ServiceName, ...]:
     """What it waits for; while it runs, what it misses of what it requires."""
     if state.phase in (ServicePhase.PARKED, ServicePhase.FINISHED):
         return ()
     if state.phase in _NOT_STARTED or state.phase is ServicePhase.CREATING:
-        return fleet.waits_for(world, state, wishes)
+        return fleet.waits_for(world, state, wishes, gate)
     return tuple(n for n in state.spec.requires if world.services[n].phase not in DONE)
 
 
 def _reason(state: ServiceState, waiting: tuple[ServiceName, ...]) -> str:
-    if state.problem is not None and state.phase is not ServicePhase.READY:
+    if state.problem is not None and (
+        state.phase is not ServicePhase.READY or health.is_sick(state)
+    ):
         return state.problem.message
     if waiting:
         verb = "misses" if state.phase in UP else "waits for"

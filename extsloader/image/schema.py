@@ -6,7 +6,6 @@ which `tests/unit/image/test_schema.py` holds equal to the models here. Unknown 
 """
 
 import json
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
@@ -23,6 +22,7 @@ from pydantic import (
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import ErrorDetails, core_schema
 
+from extsloader.image.relations import Finding, find_relation_problems, is_named
 from extsloader.image.strictjson import MAX_INTEGER, parse_object, shown
 from extsloader.image.verity import BLOCK, image_size
 from extsloader.model import manifest as model
@@ -32,15 +32,10 @@ from extsloader.model.reasons import Code
 
 SCHEMA = 1
 MAX_SERVICES = 64
-NOT_SUPPORTED = frozenset({"conflicts", "conditions", "stage", "health"})
-"""Members that are planned for services; honouring half of what was signed is worse than none."""
 RESERVED = frozenset({"con", "extsloader", "self", "tasks"})
 """Names of our own and of special files, kept out of paths that are built from service names."""
 
 _SHOWN = 10  # problems in one sentence
-
-Finding = tuple[Code, str]
-"""One problem: its code and what is wrong, naming the member."""
 
 
 def _check_time(text: str) -> str:
@@ -74,6 +69,11 @@ Arguments = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=4096)], ...],
     Field(strict=False, max_length=64),
 ]
+
+
+Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,255}$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+ProbePath = Annotated[str, Field(pattern=r"^(/[!-~]{0,1023})?$")]
 
 
 class _Strict(BaseModel):
@@ -134,24 +134,57 @@ class Readiness(_Strict):
 
     kind: Annotated[model.ProbeKind, Field(strict=False)] = model.ProbeKind.DELAY
     command: Arguments = ()
-    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,255}$")] = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 0
-    path: Annotated[str, Field(pattern=r"^(/[!-~]{0,1023})?$")] = ""
+    host: Host = "127.0.0.1"
+    port: Port = 0
+    path: ProbePath = ""
     seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0
     timeout: Seconds = 30.0
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
-        needed = {
-            model.ProbeKind.EXEC: ("command",),
-            model.ProbeKind.TCP: ("port",),
-            model.ProbeKind.HTTP: ("port", "path"),
-            model.ProbeKind.FILE: ("path",),
-        }
-        missing = [name for name in needed.get(self.kind, ()) if not getattr(self, name)]
-        if missing:
-            raise ValueError(f"of kind {self.kind} needs {' and '.join(missing)}")
+        _check_probe(self)
         return self
+
+
+class Health(_Strict):
+    """A probe that a ready service has to pass again and again."""
+
+    kind: Annotated[model.ProbeKind, Field(strict=False)]
+    command: Arguments = ()
+    host: Host = "127.0.0.1"
+    port: Port = 0
+    path: ProbePath = ""
+    interval: Seconds = 10.0
+    timeout: Annotated[float, Field(ge=0.1, le=60)] = 2.0
+    failures: Annotated[int, Field(ge=1, le=1000)] = 3
+    action: Annotated[model.HealthAction, Field(strict=False)] = model.HealthAction.RESTART
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        if self.kind not in model.PROBES:
+            raise ValueError(f"kind should be {', '.join(model.PROBES)}, got {self.kind}")
+        _check_probe(self)
+        return self
+
+
+class Conditions(_Strict):
+    """What the device must be like for a service to run."""
+
+    paths: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^/[!-~]{1,1023}$")], ...],
+        Field(strict=False, max_length=16),
+    ] = ()
+    hypervisors: Annotated[tuple[Name, ...], Field(strict=False, max_length=16)] = ()
+    command_line: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[!-~]{1,256}$")], ...],
+        Field(strict=False, max_length=16),
+    ] = ()
+
+
+def _check_probe(probe: Readiness | Health) -> None:
+    missing = [name for name in model.PROBES.get(probe.kind, ()) if not getattr(probe, name)]
+    if missing:
+        raise ValueError(f"of kind {probe.kind} needs {' and '.join(missing)}")
 
 
 class Restart(_Strict):
@@ -203,10 +236,14 @@ class Service(_Strict):
     requires: Names = ()
     wants: Names = ()
     after: Names = ()
+    conflicts: Names = ()
+    conditions: Conditions = Conditions()
+    stage: Annotated[int, Field(ge=0, le=99)] = 0
     essential: bool = False
     resources: Resources = Resources()
     restart: Restart = Restart()
     readiness: Readiness = Readiness()
+    health: Health | None = None
     stop: Stop = Stop()
     profile: Annotated[model.Profile, Field(strict=False)] | None = None
 
@@ -260,7 +297,7 @@ def find_problems(found: dict[str, Any]) -> list[Finding]:
         Manifest.model_validate(found)
     except ValidationError as error:
         problems = [_finding(found, detail) for detail in error.errors() if not _is_echo(detail)]
-    return problems + list(_name_problems(found))
+    return problems + list(find_relation_problems(found))
 
 
 def refusal(problems: list[Finding]) -> ImageRefusedError:
@@ -322,7 +359,7 @@ def _reason(detail: ErrorDetails, name: object) -> str:
         case "missing":
             return "is missing"
         case "extra_forbidden":
-            return "is not supported by this agent" if name in NOT_SUPPORTED else "is unknown"
+            return "is unknown"
         case "value_error":
             return detail["msg"].removeprefix("Value error, ")
         case _:
@@ -341,7 +378,7 @@ def _wrong_value(detail: ErrorDetails) -> str:
 def _place(found: dict[str, Any], path: list[int | str]) -> str:
     """`services[3].stop.grace` as "service mosquitto: stop.grace" where the name can be shown."""
     match path:
-        case ["services", int(number), *rest] if _named(found["services"][number]):
+        case ["services", int(number), *rest] if is_named(found["services"][number]):
             dotted = _dotted(rest)
             return f"service {found['services'][number]['name']}: {dotted}".rstrip()
     return _dotted(path) or "it"
@@ -354,23 +391,3 @@ def _dotted(path: list[int | str]) -> str:
 
 def _plain(member: str) -> str:
     return member if member.isascii() and member.isidentifier() else shown(member)
-
-
-def _named(service: Any) -> bool:
-    name = service.get("name") if isinstance(service, dict) else None
-    return isinstance(name, str) and name.isascii() and name.replace("-", "").isalnum()
-
-
-def _name_problems(found: dict[str, Any]) -> Iterator[Finding]:
-    """Names used twice or of nobody; on the raw data, so that no other problem hides them."""
-    services = found.get("services")
-    listed = [s for s in services if _named(s)] if isinstance(services, list) else []
-    names = [service["name"] for service in listed]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        yield Code.SCHEMA, f"service {name} is there {names.count(name)} times"
-    for service in listed:
-        for kind in ("requires", "wants", "after"):
-            others = service.get(kind)
-            for other in others if isinstance(others, list) else ():
-                if isinstance(other, str) and other not in names:
-                    yield Code.DAG, f"service {service['name']}: {kind} {shown(other)}, not there"

@@ -88,11 +88,12 @@ class StartService:
 
 @dataclass(frozen=True, slots=True)
 class CheckReady:
-    """One readiness check: ServiceChecked."""
+    """One readiness check or health probe: ServiceChecked."""
 
     service: ServiceName
     run: int
     readiness: Readiness
+    deadline: float = 2.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,11 @@ class RemoveService:
     plan: ContainerPlan
     run: int
     unmount: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLoad:
+    """Find out what the device has left: LoadRead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +183,7 @@ Effect = (
     | SignalService
     | KillService
     | RemoveService
+    | ReadLoad
     | SetTimer
     | CancelTimer
     | SaveMemory

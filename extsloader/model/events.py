@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from extsloader.model.ids import Digest, ServiceName, SourceId
+from extsloader.model.machine import Load
 from extsloader.model.manifest import StoredImage
 from extsloader.model.plan import Bundle
 from extsloader.model.reasons import Problem
@@ -23,6 +24,9 @@ class TimerKind(StrEnum):
     IMAGE = "image"  # the next look at the active image
     PROBATION = "probation"  # the active image has run well for long enough
     CLOCK = "clock"  # the next time to remember what time it is
+    HEALTH = "health"  # a service's next probe
+    BUDGET = "budget"  # the next restart of any service
+    ADMIT = "admit"  # the next look at the device's free memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,7 @@ class ImageMounted:
     mountpoint: str
     bundles: tuple[Bundle, ...]
     problems: tuple[tuple[ServiceName, Problem], ...] = ()
+    existing: frozenset[str] = frozenset()  # of the paths that conditions ask for
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +185,7 @@ class ServiceCreated:
     running: bool = False
     ready: bool = False
     reduced: tuple[str, ...] = ()  # limits that the kernel could not honour
+    load: Load | None = None  # read when the container was made
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +206,13 @@ class ServiceNotified:
 
 @dataclass(frozen=True, slots=True)
 class ServiceChecked:
-    """One readiness check ended."""
+    """One readiness check or health probe ended."""
 
     service: ServiceName
     run: int
     ready: bool
     detail: str = ""
+    hopeless: bool = False  # asking again cannot change the answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +240,13 @@ class ServiceRemoved:
     service: ServiceName
     run: int
     problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRead:
+    """What the device has left now; None: it could not be found out."""
+
+    load: Load | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +298,7 @@ Event = (
     | ServiceExited
     | ServiceFailed
     | ServiceRemoved
+    | LoadRead
     | TimerFired
     | StopAsked
     | EffectFailed

@@ -14,8 +14,18 @@ class Machine:
     cgroups: int = 1  # version of the hierarchy that holds memory and pids
     capabilities: frozenset[str] = frozenset()  # our bounding set, as "CAP_SYS_ADMIN"
     min_oom_score_adj: int = -1000  # lower values need CAP_SYS_RESOURCE (proc(5))
+    command_line: tuple[str, ...] = ()  # words of the kernel's
     no_verity: str = "nobody looked for dm-verity"  # why it cannot be used; "": it can be
     rlimits: tuple[tuple[str, int], ...] = ()  # ("RLIMIT_NOFILE", hard limit) that we cannot raise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How much the device has left. Pressure: Documentation/accounting/psi.rst, "some avg10"."""
+
+    free_memory: int  # bytes, MemAvailable of proc_meminfo(5)
+    memory_pressure: float | None = None  # percent; None where the kernel does not say
+    cpu_pressure: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

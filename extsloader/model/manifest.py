@@ -59,6 +59,15 @@ class ProbeKind(StrEnum):
     DELAY = "delay"
 
 
+PROBES: dict[ProbeKind, tuple[str, ...]] = {
+    ProbeKind.EXEC: ("command",),
+    ProbeKind.TCP: ("port",),
+    ProbeKind.HTTP: ("port", "path"),
+    ProbeKind.FILE: ("path",),
+}
+"""The ways to ask a service, and what each of them cannot do without."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
     """When a started service counts as ready. Without one in the manifest: at once (delay 0)."""
@@ -78,6 +87,37 @@ class Profile(StrEnum):
     STRICT = "strict"
     DEFAULT = "default"
     TRUSTED = "trusted"
+
+
+class HealthAction(StrEnum):
+    """What follows when a running service fails its probes."""
+
+    RESTART = "restart"
+    DEGRADE = "degrade"  # it runs on, and the whole is degraded until it is well again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """A probe that a ready service has to pass again and again; all times in seconds."""
+
+    kind: ProbeKind  # exec, tcp, http or file, as for readiness
+    command: tuple[str, ...] = ()
+    host: str = "127.0.0.1"
+    port: int = 0
+    path: str = ""
+    interval: float = 10.0  # from one answer to the next question
+    timeout: float = 2.0  # of one probe
+    failures: int = 3  # in a row
+    action: HealthAction = HealthAction.RESTART
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What the device must be like; else the service is skipped. Looked at once, at the mount."""
+
+    paths: tuple[str, ...] = ()  # all of them exist on the device
+    hypervisors: tuple[str, ...] = ()  # it is one of them; empty: any
+    command_line: tuple[str, ...] = ()  # all of these words are on the kernel's command line
 
 
 class RestartPolicy(StrEnum):
@@ -133,10 +173,14 @@ class Service:
     requires: tuple[ServiceName, ...] = ()  # must be ready first; if it gives up, this one stops
     wants: tuple[ServiceName, ...] = ()  # waited for until ready or failed once
     after: tuple[ServiceName, ...] = ()  # order only, where both are there
+    conflicts: tuple[ServiceName, ...] = ()  # never runs together with these
+    conditions: Conditions = Conditions()
+    stage: int = 0  # waits until the services of lower stages are ready or have failed once
     essential: bool = False
     resources: Resources = Resources()
     restart: Restart = Restart()
     readiness: Readiness = Readiness()
+    health: Health | None = None
     stop: Stop = Stop()
     profile: Profile | None = None  # a lower one than the device's; None takes that
 

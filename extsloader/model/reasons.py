@@ -39,6 +39,8 @@ class Code(StrEnum):
     RUNTIME = "E_RUNTIME"
     READINESS = "E_READINESS"
     EXIT = "E_EXIT"
+    HEALTH = "E_HEALTH"
+    DEPENDENCY = "E_DEPENDENCY"
     HELPER = "E_HELPER"
 
 
@@ -74,6 +76,8 @@ MEANINGS: dict[Code, str] = {
     Code.RUNTIME: "the container runtime refused or failed",
     Code.READINESS: "the service did not become ready in time",
     Code.EXIT: "the service ended",
+    Code.HEALTH: "the running service failed its health probe",
+    Code.DEPENDENCY: "a service that it requires has given up",
     Code.HELPER: "the verify helper ended without a verdict",
 }
 

@@ -63,6 +63,11 @@ class Limits:
     service_memory: int = 128 << 20  # bytes
     service_pids: int = 256
     upper: int = 64 << 20  # bytes that one service may write into its overlay
+    restarts: int = 30  # a minute, of all services together; 0: any number
+    failures: int = 0  # optional services that may give up before all has failed; 0: any number
+    free_memory: int = 32 << 20  # bytes without which no service is started
+    memory_pressure: int = 50  # percent of 10 s ("some avg10") above which none is started
+    cpu_pressure: int = 0  # the same; 0: is not looked at, as starting is work by itself
     parallel_creates: int = 4  # measured: more gains nothing on two cores
     parallel_helpers: int = 2
     store_images: int = 2  # the active one and one more

@@ -12,8 +12,10 @@ class Severity(IntEnum):
     ERROR = 3  # not as wanted, and nothing changes without help
 
 
-GOOD = frozenset({"ready", "verified", "mounted", "finished", "stored", "disabled"})
-WARNING = frozenset({"backing-off", "degraded", "retrying", "killing", "refused"})
+GOOD = frozenset(
+    {"ready", "verified", "mounted", "finished", "stored", "disabled", "skipped", "open"}
+)
+WARNING = frozenset({"backing-off", "degraded", "retrying", "killing", "refused", "deferred"})
 ERROR = frozenset({"failed", "parked", "broken", "damaged"})
 
 

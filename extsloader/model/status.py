@@ -7,6 +7,9 @@ from extsloader.model.ids import ServiceName
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.trust import Flag, Release
 
+DAMAGED = "damaged"
+"""Phase of a mounted image of which dm-verity has met a bad block."""
+
 
 class AgentState(StrEnum):
     """State of the whole. Never ready because nothing was checked."""
@@ -44,13 +47,14 @@ class ServiceLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceStatus:
-    """One service. `state` is a phase of the supervision table, "blocked" while it waits."""
+    """One service. `state` is a phase of the supervision table, or "blocked" or "skipped"."""
 
     name: ServiceName
     state: str
     reason: str = ""
     code: Code | None = None
     hint: str = ""
+    outlook: str = ""  # for how long it has waited, and what will happen then
     waiting_for: tuple[ServiceName, ...] = ()
     pid: int | None = None
     restarts: int = 0
@@ -64,6 +68,8 @@ class ServiceStatus:
     requires: tuple[ServiceName, ...] = ()
     wants: tuple[ServiceName, ...] = ()
     after: tuple[ServiceName, ...] = ()
+    conflicts: tuple[ServiceName, ...] = ()
+    stage: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from extsloader.model.events import Cause
 from extsloader.model.ids import Digest, ServiceName, SourceId
-from extsloader.model.machine import Machine
+from extsloader.model.machine import Load, Machine
 from extsloader.model.manifest import Service, StoredImage
 from extsloader.model.plan import ContainerPlan
 from extsloader.model.reasons import Problem
@@ -91,6 +91,9 @@ class ServiceState:
     spec: Service
     plan: ContainerPlan | None  # None: its bundle is unusable, `problem` says why
     users: tuple[ServiceName, ...] = ()  # services that need this one and stop before it
+    yields_to: tuple[ServiceName, ...] = ()  # of those that it conflicts with
+    rivals: tuple[ServiceName, ...] = ()  # all of those
+    skipped: str = ""  # why it does not run on this device
     phase: ServicePhase = ServicePhase.IDLE
     run: int = 0  # counts creations; facts about an earlier run are stale
     pid: int | None = None
@@ -101,12 +104,27 @@ class ServiceState:
     ended: Cause | None = None  # it ended while an order was still in flight
     checks: int = 0  # readiness checks in this run
     detail: str = ""  # what the last readiness check said
+    waiting_since: float = 0.0  # boot time at which the wait for readiness began
+    unhealthy: int = 0  # health probes that failed in a row
     failures: int = 0  # in a row
     last_exit: Cause | None = None
     problem: Problem | None = None
     after_removal: ServicePhase = ServicePhase.IDLE
     retry_at: float = 0.0  # boot time of the next try
     granted: tuple[str, ...] = ()  # what the kernel reduced when limits were set
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """Whether the device has room for one more start."""
+
+    load: Load | None = None  # nobody has said: every start is admitted
+    read_at: float = 0.0  # boot time
+    asking: bool = False  # an answer is on its way
+    refusal: Problem | None = None
+    deferred: bool = False  # a start is put off, and a timer runs
+    retry_at: float = 0.0  # boot time
+    tries: int = 0  # in a row that found no room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +145,9 @@ class World:
     timed: tuple[float, float] | None = None  # boot time and wall clock at the last hourly look
     choosing: bool = False  # the timer that waits for other candidates runs
     overdue: bool = False  # it has run out: take the best there is
+    admission: Admission = Admission()
+    restarts_paid: float = 0.0  # boot time up to which the restarts so far use the budget
+    budget_spent: bool = False  # a restart waits for the budget's timer
     stopping: bool = False
     finished: bool = False
     leftovers: tuple[Problem, ...] = ()  # what could not be undone

@@ -1,11 +1,12 @@
 """Protocols between the runtime and the adapters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from extsloader.model.events import Cause, Event
 from extsloader.model.ids import Digest, ServiceName
+from extsloader.model.machine import Load
 from extsloader.model.manifest import Readiness, Resources, Service, StoredImage
 from extsloader.model.plan import Bundle, ContainerPlan, MountStep
 from extsloader.model.source import Source, Superblock
@@ -157,8 +158,13 @@ class ReadinessPort(Protocol):
         Raises MachineError.
         """
 
-    async def check(self, plan: ContainerPlan, readiness: Readiness, pid: int) -> tuple[bool, str]:
-        """One check with a short deadline of its own: ready or not, and why not."""
+    async def check(
+        self, plan: ContainerPlan, readiness: Readiness, pid: int, deadline: float
+    ) -> tuple[bool, str]:
+        """One check of so many seconds at most: ready or not, and why not.
+
+        Raises MachineError(E_READINESS) where asking again cannot change the answer.
+        """
 
     def forget(self, service: ServiceName) -> None:
         """Close what `listen` opened."""
@@ -169,6 +175,16 @@ class ImageStorePort(Protocol):
 
     def drop(self, digest: Digest) -> None:
         """Delete one image; no error when it is gone. Raises MachineError."""
+
+
+class DevicePort(Protocol):
+    """What the device is like now. Neither call raises."""
+
+    def find_existing(self, paths: Iterable[str]) -> frozenset[str]:
+        """Those that exist. May hang with a file system: not for the loop's thread."""
+
+    def read_load(self) -> Load | None:
+        """Memory and pressure, or None where the kernel does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,3 +201,4 @@ class Ports:
     memory: tuple[StatePort[Memory], ...]  # copies; each write goes to all of them
     seal: StatePort[Memory] | None  # a copy that cannot be changed offline
     clock: StatePort[float]  # seconds since 1970
+    device: DevicePort

@@ -37,6 +37,7 @@ class Executor:
         log: FilteringBoundLogger,
     ) -> None:
         self._sources = ports.sources
+        self._device = ports.device
         self._images = ImageWork(ports, threads)
         self._memory = MemoryWork(ports, threads)
         self._services = ServiceWork(ports, threads, emit)
@@ -143,8 +144,10 @@ class Executor:
                 return await self._services.create(plan, run)
             case fx.StartService(service, run):
                 return await self._services.start(service, run)
-            case fx.CheckReady(service, run, readiness):
-                return await self._services.check(service, run, readiness)
+            case fx.CheckReady(service, run, readiness, deadline):
+                return await self._services.check(service, run, readiness, deadline)
+            case fx.ReadLoad():
+                return ev.LoadRead(self._device.read_load())
             case fx.SignalService(service, _, signal):
                 self._services.signal(service, signal)
             case fx.KillService(service):

@@ -4,7 +4,7 @@ from extsloader.model import effects as fx
 from extsloader.model import events as ev
 from extsloader.model.effects import Effect
 from extsloader.model.events import Event
-from extsloader.model.reasons import Problem
+from extsloader.model.reasons import Code, Problem
 
 
 def answer(effect: Effect, problem: Problem) -> Event:
@@ -20,12 +20,23 @@ def answer(effect: Effect, problem: Problem) -> Event:
             return ev.ImageUnmounted(digest, problem)
         case fx.CheckImage(digest):
             return ev.ImageChecked(digest, problem)
+        case fx.ReadLoad():
+            return ev.LoadRead(None)
+        case _:
+            return _answer_service(effect, problem)
+
+
+def _answer_service(effect: Effect, problem: Problem) -> Event:
+    match effect:
         case fx.CreateService(plan, run):
             return ev.ServiceFailed(plan.service, run, problem)
         case fx.StartService(service, run):
             return ev.ServiceFailed(service, run, problem)
         case fx.CheckReady(service, run):
-            return ev.ServiceChecked(service, run, ready=False, detail=problem.message)
+            hopeless = problem.code is Code.READINESS
+            return ev.ServiceChecked(
+                service, run, ready=False, detail=problem.message, hopeless=hopeless
+            )
         case fx.RemoveService(plan, run):
             return ev.ServiceRemoved(plan.service, run, problem)
         case _:

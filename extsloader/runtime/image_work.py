@@ -23,6 +23,7 @@ class ImageWork:
     def __init__(self, ports: Ports, threads: Worker) -> None:
         self._verifier = ports.verifier
         self._mounts = ports.mounts
+        self._device = ports.device
         self._store = ports.store
         self._threads = threads
         self._descriptors: dict[Digest, int] = {}
@@ -67,7 +68,14 @@ class ImageWork:
         descriptor = self._descriptors[image.digest]
         mountpoint = self._mounts.mount_image(image, descriptor, verity=verity)
         bundles, problems = self._read_bundles(image, mountpoint)
-        return ev.ImageMounted(image.digest, mountpoint, tuple(bundles), tuple(problems))
+        paths = {p for service in image.manifest.services for p in service.conditions.paths}
+        return ev.ImageMounted(
+            image.digest,
+            mountpoint,
+            tuple(bundles),
+            tuple(problems),
+            existing=self._device.find_existing(paths),
+        )
 
     def _read_bundles(self, image: StoredImage, mountpoint: str) -> tuple[list[Bundle], Problems]:
         bundles: list[Bundle] = []

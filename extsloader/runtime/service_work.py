@@ -31,6 +31,7 @@ class ServiceWork:
         self._cgroups = ports.cgroups
         self._runtime = ports.runtime
         self._readiness = ports.readiness
+        self._device = ports.device
         self._threads = threads
         self._emit = emit
         self._running: dict[ServiceName, Running] = {}
@@ -46,7 +47,13 @@ class ServiceWork:
         self._running[plan.service] = Running(plan, run, pid)
         ready = self._listen(plan, run, again=adopted)
         return ev.ServiceCreated(
-            plan.service, run, pid, running=adopted, ready=ready, reduced=reduced
+            plan.service,
+            run,
+            pid,
+            running=adopted,
+            ready=ready,
+            reduced=reduced,
+            load=self._device.read_load(),
         )
 
     async def start(self, service: ServiceName, run: int) -> ev.ServiceStarted:
@@ -55,11 +62,11 @@ class ServiceWork:
         return ev.ServiceStarted(service, run)
 
     async def check(
-        self, service: ServiceName, run: int, readiness: Readiness
+        self, service: ServiceName, run: int, readiness: Readiness, deadline: float
     ) -> ev.ServiceChecked:
-        """One readiness check. Raises MachineError."""
+        """One readiness check or health probe. Raises MachineError."""
         current = self._running[service]
-        ready, detail = await self._readiness.check(current.plan, readiness, current.pid)
+        ready, detail = await self._readiness.check(current.plan, readiness, current.pid, deadline)
         return ev.ServiceChecked(service, run, ready, detail)
 
     def signal(self, service: ServiceName, name: str) -> None:

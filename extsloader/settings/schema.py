@@ -89,6 +89,11 @@ class LimitsTable(_Table):
     service_memory: Size = Limits().service_memory
     service_pids: Annotated[int, Field(ge=1, le=1 << 22)] = Limits().service_pids
     upper: Size = Limits().upper
+    restarts: Annotated[int, Field(ge=0, le=10000)] = Limits().restarts
+    failures: Annotated[int, Field(ge=0, le=1000)] = Limits().failures
+    free_memory: Size = Limits().free_memory
+    memory_pressure: Annotated[int, Field(ge=0, le=100)] = Limits().memory_pressure
+    cpu_pressure: Annotated[int, Field(ge=0, le=100)] = Limits().cpu_pressure
     parallel_creates: Annotated[int, Field(ge=1, le=64)] = Limits().parallel_creates
     parallel_helpers: Annotated[int, Field(ge=1, le=8)] = Limits().parallel_helpers
     store_images: Annotated[int, Field(ge=1, le=16)] = Limits().store_images

@@ -123,12 +123,12 @@ async def subject(
 @pytest.mark.parametrize("probe", CHECKED)
 async def test_a_service_that_is_ready_needs_no_words(subject: Subject, probe: ProbeKind) -> None:
     readiness = subject.make(probe, True)
-    assert await subject.port.check(PLAN, readiness, subject.pid) == (True, "")
+    assert await subject.port.check(PLAN, readiness, subject.pid, 2.0) == (True, "")
 
 
 @pytest.mark.parametrize("probe", CHECKED)
 async def test_a_service_that_is_not_ready_has_a_reason(subject: Subject, probe: ProbeKind) -> None:
-    ready, reason = await subject.port.check(PLAN, subject.make(probe, False), subject.pid)
+    ready, reason = await subject.port.check(PLAN, subject.make(probe, False), subject.pid, 2.0)
     assert not ready
     assert reason
 
@@ -137,14 +137,14 @@ async def test_a_service_that_is_not_ready_has_a_reason(subject: Subject, probe:
 async def test_what_no_check_can_find_out_is_never_ready(
     subject: Subject, probe: ProbeKind
 ) -> None:
-    ready, reason = await subject.port.check(PLAN, subject.make(probe, True), subject.pid)
+    ready, reason = await subject.port.check(PLAN, subject.make(probe, True), subject.pid, 2.0)
     assert not ready
     assert reason
 
 
 async def test_a_service_that_has_ended_is_not_ready(subject: Subject) -> None:
     readiness = subject.make(ProbeKind.FILE, True)
-    ready, reason = await subject.port.check(PLAN, readiness, subject.ended)
+    ready, reason = await subject.port.check(PLAN, readiness, subject.ended, 2.0)
     assert not ready
     assert reason
 

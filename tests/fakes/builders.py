@@ -25,7 +25,7 @@ def moment(now: float = 0.0, dice: float = 0.0) -> Moment:
 
 
 def service(name: str, **fields: Any) -> Service:
-    for kind in ("requires", "wants", "after"):
+    for kind in ("requires", "wants", "after", "conflicts"):
         fields[kind] = tuple(ServiceName(n) for n in fields.get(kind, ()))
     return Service(name=ServiceName(name), bundle=f"containers/services/{name}", **fields)
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from signal import SIGKILL, Signals
 from typing import TypeVar
@@ -18,6 +18,7 @@ from extsloader.model.events import (
     SourceSeen,
 )
 from extsloader.model.ids import Digest, ServiceName, SourceId, short
+from extsloader.model.machine import Load
 from extsloader.model.manifest import ProbeKind, Readiness, Resources, Service, StoredImage
 from extsloader.model.plan import Bundle, ContainerPlan, MountKind, MountStep
 from extsloader.model.reasons import Code, Problem
@@ -64,6 +65,7 @@ class Behaviour:
     ready: bool = True  # what a check says
     deaf: bool = False  # ignores every signal but SIGKILL
     unreadable: bool = False
+    no_command: bool = False  # what exec asks for is not there
 
 
 class FakeMachine:
@@ -89,6 +91,8 @@ class FakeMachine:
         self.verity: set[Digest] = set()  # images that are watched by dm-verity
         self.damaged: set[Digest] = set()  # of which a bad block was read
         self.pid = 1000
+        self.paths: set[str] = set()  # that exist on the device
+        self.load: Load | None = None
         self.emit: Emit = lambda _event: None
         self.on_exit: Callable[[ServiceName, int, Cause], None] = lambda *_: None
         self.notifiers: dict[str, Callable[[], None]] = {}
@@ -110,6 +114,7 @@ class FakeMachine:
             memory=self.memory,
             seal=self.seal,
             clock=self.clock,
+            device=FakeDevice(self),
         )
 
     def log(self, *words: object) -> None:
@@ -384,9 +389,14 @@ class FakeReadiness:
             self._machine.heard.discard(service)
         return service in self._machine.heard
 
-    async def check(self, plan: ContainerPlan, readiness: Readiness, pid: int) -> tuple[bool, str]:
+    async def check(
+        self, plan: ContainerPlan, readiness: Readiness, pid: int, deadline: float
+    ) -> tuple[bool, str]:
+        assert deadline > 0
         if pid != self._machine.containers.get(plan.service):
             return False, "its process is gone"
+        if self._machine.behave(plan.service).no_command:
+            raise MachineError(Code.READINESS, "run it", "no such file")
         if readiness.kind in (ProbeKind.NOTIFY, ProbeKind.DELAY):
             return False, f"{readiness.kind} is not found out by a check"
         ready = self._machine.behave(plan.service).ready
@@ -395,6 +405,17 @@ class FakeReadiness:
     def forget(self, service: ServiceName) -> None:
         self._machine.notifiers.pop(service, None)
         self._machine.heard.discard(service)
+
+
+class FakeDevice:
+    def __init__(self, machine: FakeMachine) -> None:
+        self._machine = machine
+
+    def find_existing(self, paths: Iterable[str]) -> frozenset[str]:
+        return frozenset(paths) & self._machine.paths
+
+    def read_load(self) -> Load | None:
+        return self._machine.load
 
 
 class FakeStore:

@@ -9,7 +9,7 @@ from extsloader.model import events as ev
 from extsloader.model.effects import Effect
 from extsloader.model.events import Cause, Event, TimerId, TimerKind
 from extsloader.model.ids import ServiceName
-from extsloader.model.machine import Machine, Moment
+from extsloader.model.machine import Load, Machine, Moment
 from extsloader.model.manifest import ProbeKind, StoredImage
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.settings import Settings
@@ -20,7 +20,7 @@ from tests.fakes.unruly_machine import Container, UnrulyMachine
 
 Thing = TypeVar("Thing")
 
-FOR_EVER = (TimerKind.IMAGE, TimerKind.CLOCK)
+FOR_EVER = (TimerKind.IMAGE, TimerKind.CLOCK, TimerKind.HEALTH)
 
 
 class Fate(Protocol):
@@ -94,6 +94,8 @@ class UnrulyLife:
                 self.tell(ev.ImageChecked(digest, self.machine.find_damage(digest, fate.problem())))
             case fx.CheckReady(name, run):
                 self.tell(ev.ServiceChecked(name, run, ready=fate.goes_well()))
+            case fx.ReadLoad():
+                self.tell(ev.LoadRead(self.load(fate)))
             case _:
                 self.answer_service(effect, fate)
 
@@ -140,13 +142,20 @@ class UnrulyLife:
                 self.machine.containers[plan.service] = Container(run)
                 adopted = run == 1 and not fate.goes_well()
                 ready = adopted and fate.goes_well()
-                self.tell(ev.ServiceCreated(plan.service, run, 7, running=adopted, ready=ready))
+                load = self.load(fate)
+                self.tell(
+                    ev.ServiceCreated(plan.service, run, 7, running=adopted, ready=ready, load=load)
+                )
             case fx.StartService(name, run) if problem:
                 self.tell(ev.ServiceFailed(name, run, problem))
             case fx.StartService(name, run):
                 self.tell(ev.ServiceStarted(name, run))
             case _:
                 raise AssertionError(effect)
+
+    def load(self, fate: Fate) -> Load:
+        """Sometimes there is no memory left."""
+        return Load(free_memory=1 << 30 if fate.goes_well() else 1 << 10)
 
     def fire(self, timer: TimerId) -> None:
         self.now = max(self.now, self.machine.timers.pop(timer))
@@ -171,7 +180,7 @@ class UnrulyLife:
     def go_on(self) -> bool:
         """Whatever happens next where all goes well; False when nothing does.
 
-        The looks at image and clock from time to time are no events: they go on for ever.
+        The looks at image, services and clock from time to time are no events: they go on for ever.
         """
         if self.machine.finished:
             return False

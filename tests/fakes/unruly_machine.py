@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from extsloader.core import fleet, graph
+from extsloader.core.supervision import ENDED
 from extsloader.model import effects as fx
 from extsloader.model.effects import Effect
 from extsloader.model.events import TimerId
@@ -118,6 +119,8 @@ class UnrulyMachine:
                 self.timers.pop(timer, None)
             case fx.Finish():
                 self._finish()
+            case fx.ReadLoad():
+                self._begin("load", effect)
             case _:
                 assert isinstance(effect, fx.Record | fx.SaveMemory | fx.SaveClock)
 
@@ -164,8 +167,16 @@ class UnrulyMachine:
 
     def _check_start(self, service: ServiceName, run: int, world: World) -> None:
         assert self.containers[service].run == run
-        for other in world.services[service].spec.requires:
+        state = world.services[service]
+        for other in state.spec.requires:
             assert world.services[other].phase in SETTLED, f"{service} started before {other}"
+        for other in state.rivals:
+            rival = self.containers.get(other)
+            phase = world.services[other].phase
+            assert rival is None or phase is ServicePhase.CREATED, f"{service} beside {other}"
+        for name, earlier in world.services.items():
+            waits = earlier.spec.stage < state.spec.stage and earlier.phase not in ENDED
+            assert not waits or not fleet.find_wishes(world)[name], f"{service} before {name}"
 
     def _check_stop(self, service: ServiceName, world: World) -> None:
         """Nobody who needs it and has to go as well is still there."""
@@ -178,6 +189,6 @@ class UnrulyMachine:
         assert not self.mounted, "an image is left"
         assert not self.layers, "mounts are left"
         assert not self.containers, "containers are left"
-        kinds = (fx.ListSources, fx.CheckReady)
+        kinds = (fx.ListSources, fx.CheckReady, fx.ReadLoad)
         assert all(isinstance(effect, kinds) for effect in self.in_flight.values())
         self.finished = True

@@ -289,7 +289,11 @@ async def test_readiness_is_found_out_in_the_container(bench: Bench) -> None:
         (ProbeKind.EXEC, {"command": ("/bin/sh", "-c", "exit 0")}, True),
         (ProbeKind.EXEC, {"command": ("/bin/sh", "-c", "exit 1")}, False),
     ):
-        assert (await check(plan, Readiness(kind=kind, **more), pid))[0] == ready, more
+        assert (await check(plan, Readiness(kind=kind, **more), pid, 2.0))[0] == ready, more
+    for missing in ("nope", "/nope", "/dev/there"):  # the last one may not be executed
+        with pytest.raises(MachineError) as caught:
+            await check(plan, Readiness(kind=ProbeKind.EXEC, command=(missing,)), pid, 2.0)
+        assert caught.value.problem.code is Code.READINESS, caught.value
 
 
 async def test_a_read_only_service_finds_its_notify_socket(bench: Bench) -> None:

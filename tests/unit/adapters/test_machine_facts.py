@@ -8,11 +8,13 @@ import pytest
 
 from extsloader.adapters.machine_facts import (
     EPOCH,
+    Device,
     read_baked_floors,
     read_clock_floor,
     read_machine,
 )
 from extsloader.model.errors import MachineError
+from extsloader.model.machine import Load
 from extsloader.model.settings import Settings
 from extsloader.model.trust import Release
 
@@ -139,3 +141,34 @@ def test_bad_floors_beside_the_keys_are_no_floors_at_all(tmp_path: Path, text: s
     (tmp_path / "floor.json").write_text(text)
     with pytest.raises(MachineError, match=r"E_KEYS: cannot use .*floor\.json"):
         read_baked_floors(str(tmp_path))
+
+
+def test_the_words_of_the_kernels_command_line(tmp_path: Path) -> None:
+    root = host(tmp_path)
+    (root / "proc/cmdline").write_text("quiet root=/dev/vda  eve_debug\n")
+    words = read_machine(Settings(), root).command_line
+    assert words == ("quiet", "root=/dev/vda", "eve_debug")
+
+
+def test_what_the_device_has_left(tmp_path: Path) -> None:
+    pressure = tmp_path / "proc/pressure"
+    pressure.mkdir(parents=True)
+    assert Device(tmp_path).read_load() is None
+    (tmp_path / "proc/meminfo").write_text("MemTotal:  4 kB\nMemAvailable:     3 kB\n")
+    assert Device(tmp_path).read_load() == Load(free_memory=3 << 10), "a kernel without PSI"
+    line = "some avg10={} avg60=0.00 avg300=0.00 total=1\nfull avg10=9.99 avg60=0.00\n"
+    (pressure / "memory").write_text(line.format("1.25"))
+    (pressure / "cpu").write_text(line.format("90.00"))
+    load = Load(free_memory=3 << 10, memory_pressure=1.25, cpu_pressure=90.0)
+    assert Device(tmp_path).read_load() == load
+
+
+def test_this_machine_has_something_left() -> None:
+    load = Device().read_load()
+    assert load is not None
+    assert load.free_memory > 1 << 20
+
+
+def test_paths_exist_or_do_not(tmp_path: Path) -> None:
+    (tmp_path / "there").touch()
+    assert Device(tmp_path).find_existing({"/there", "/not", "/there/below"}) == {"/there"}

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from extsloader.adapters import readiness as module
 from extsloader.adapters.readiness import ServiceReadiness
 from extsloader.model.errors import MachineError
 from extsloader.model.ids import Digest, ServiceName
@@ -35,15 +34,15 @@ async def execute(
     service: ServiceName, command: tuple[str, ...], deadline: float
 ) -> tuple[int, str]:
     """Stands for a container: the command is the answer."""
-    assert (service, deadline) == (ZETA, module.DEADLINE)
+    assert (service, deadline) == (ZETA, 2.0)
     if command[0] == "hang":
         raise MachineError(Code.RUNTIME, "run hang in container zeta", "no answer within 2 s")
     return int(command[0]), command[1]
 
 
-async def check(readiness: Readiness, pid: int = 0) -> tuple[bool, str]:
+async def check(readiness: Readiness, pid: int = 0, deadline: float = 2.0) -> tuple[bool, str]:
     async with asyncio.timeout(5):
-        return await ServiceReadiness(execute).check(PLAN, readiness, pid)
+        return await ServiceReadiness(execute).check(PLAN, readiness, pid, deadline)
 
 
 @asynccontextmanager
@@ -225,10 +224,9 @@ class TestHttp:
         assert result == ready
         assert reason.startswith(detail)
 
-    async def test_a_silent_server_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "DEADLINE", 0.1)
+    async def test_a_silent_server_is_given_up(self) -> None:
         with silent() as port:
-            assert await check(http(port)) == (False, "no answer within 0.1 s")
+            assert await check(http(port), deadline=0.1) == (False, "no answer within 0.1 s")
 
 
 class TestFile:
@@ -257,3 +255,17 @@ async def test_a_commands_exit_code_decides(
     command: tuple[str, ...], result: tuple[bool, str]
 ) -> None:
     assert await check(Readiness(kind=ProbeKind.EXEC, command=command)) == result
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'runc: exec failed: exec: "nope": executable file not found in $PATH',
+        "exec: /nope: no such file or directory",
+        "crun: executable file `nope` not found in $PATH",
+    ],
+)
+async def test_a_command_that_is_not_there_is_no_reason_to_go_on_asking(said: str) -> None:
+    with pytest.raises(MachineError) as caught:
+        await check(Readiness(kind=ProbeKind.EXEC, command=("255", said)))
+    assert caught.value.problem.code is Code.READINESS

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from extsloader.core.explain import explain
 from extsloader.model.ids import ServiceName
-from extsloader.model.status import Explanation, ServiceStatus, StatusSnapshot
+from extsloader.model.reasons import Code, Problem
+from extsloader.model.status import Explanation, ImageStatus, ServiceStatus, StatusSnapshot
 
 
 def status(name: str, state: str, **fields: object) -> ServiceStatus:
@@ -83,3 +84,32 @@ def test_what_is_fine_is_no_cause_and_a_circle_has_an_end() -> None:
     two = status("two", "blocked", waiting_for=("one",))
     found = ask("one", one, two, status("good", "finished"))
     assert found.summary == "one is blocked because two is blocked"
+
+
+def test_a_service_says_for_how_long_it_waits_and_what_will_happen_then() -> None:
+    user = replace(TELEMETRY, outlook="it has waited 12 s; it starts when they are ready")
+    assert ask("telemetry", user, BROKER).steps[0] == (
+        "telemetry is blocked: waits for broker; it has waited 12 s; it starts when they are ready"
+    )
+
+
+def test_a_damaged_image_is_a_cause_that_lies_below_its_services() -> None:
+    image = ImageStatus(
+        name="pkgs",
+        version="1",
+        sequence=1,
+        digest="d",
+        source="/dev/sdb",
+        source_present=True,
+        integrity="verity",
+        phase="damaged",
+    )
+    bad = Problem(Code.VERITY, "cannot trust image d: a block is damaged", "look at the disk")
+    snapshot = StatusSnapshot(image=image, services=(BROKER,), problems=(bad,))
+    found = explain(snapshot, BROKER.name, "/log")
+    assert found is not None
+    assert found.steps[-1] == bad.message
+    assert found.next_step == bad.hint
+    whole = explain(replace(snapshot, image=replace(image, phase="mounted")), BROKER.name, "/log")
+    assert whole is not None
+    assert bad.message not in whole.steps

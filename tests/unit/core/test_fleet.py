@@ -7,8 +7,10 @@ import pytest
 from extsloader.core import fleet
 from extsloader.core.step import Step
 from extsloader.model import effects as fx
-from extsloader.model.events import ImageMounted, TimerFired, TimerId, TimerKind
+from extsloader.model.events import ImageMounted, LoadRead, TimerFired, TimerId, TimerKind
 from extsloader.model.ids import ServiceName
+from extsloader.model.machine import Load
+from extsloader.model.manifest import Conditions
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.settings import Limits, Settings
 from extsloader.model.world import ServicePhase as P
@@ -28,7 +30,9 @@ def wishes(world: World) -> dict[str, bool]:
 
 
 def waits(world: World, name: str) -> tuple[str, ...]:
-    return fleet.waits_for(world, worlds.state(world, name), fleet.find_wishes(world))
+    wishes = fleet.find_wishes(world)
+    gate = fleet.find_gate(world, wishes)
+    return fleet.waits_for(world, worlds.state(world, name), wishes, gate)
 
 
 def test_services_are_planned_in_start_order() -> None:
@@ -197,3 +201,111 @@ def test_a_service_whose_back_off_ends_while_all_stops_still_loses_its_mounts() 
     remove = gone.effects[-1]
     assert isinstance(remove, fx.RemoveService)
     assert remove.unmount
+
+
+RIVALS = (builders.service("a", conflicts=["b"]), builders.service("b"))
+
+
+def test_of_two_rivals_only_the_one_that_goes_first_is_wanted() -> None:
+    world = worlds.running(*RIVALS, a=P.READY)
+    assert wishes(world) == {"a": True, "b": False}
+    skipped = fleet.find_skipped(world, fleet.find_wishes(world))
+    assert skipped == {"b": "conflicts with a, which goes before it"}
+
+
+@pytest.mark.parametrize("phase", [P.PARKED, P.FINISHED])
+def test_a_rival_gets_its_turn_when_the_first_one_has_had_its(phase: P) -> None:
+    world = worlds.running(*RIVALS, a=phase, b=P.CREATED)
+    assert wishes(world) == {"a": True, "b": True}
+    assert fx.StartService(ServiceName("b"), 1) in settle(world).effects
+
+
+@pytest.mark.parametrize("phase", [P.STARTED, P.READY, P.STOPPING, P.KILLING, P.REMOVING])
+def test_no_rival_is_started_before_the_other_one_is_gone(phase: P) -> None:
+    world = worlds.running(*RIVALS, a=P.CREATED, b=phase)
+    assert waits(world, "a") == ("b",)
+    assert fx.StartService(ServiceName("a"), 1) not in settle(world).effects
+    assert (
+        fx.StartService(ServiceName("a"), 1)
+        in settle(worlds.change(world, "b", phase=P.IDLE)).effects
+    )
+
+
+STAGES = (
+    builders.service("one"),
+    builders.service("other"),
+    builders.service("two", stage=2),
+    builders.service("three", stage=3),
+)
+
+
+def test_a_stage_waits_until_all_of_the_stage_before_is_ready_or_has_failed_once() -> None:
+    world = worlds.running(*STAGES, one=P.STARTED, other=P.READY, two=P.CREATED, three=P.CREATED)
+    assert waits(world, "two") == waits(world, "three") == ("one",)
+    world = worlds.change(world, "one", phase=P.BACKING_OFF)
+    assert (waits(world, "two"), waits(world, "three")) == ((), ("two",))
+
+
+def test_what_is_not_wanted_holds_up_no_stage() -> None:
+    world = worlds.running(*STAGES, one=P.READY, other=P.READY, three=P.CREATED)
+    world = worlds.change(world, "two", skipped="no such device")
+    assert waits(world, "three") == ()
+
+
+def test_a_service_whose_conditions_are_not_met_is_skipped_and_so_is_who_requires_it() -> None:
+    gpu = builders.service("gpu", conditions=Conditions(paths=("/dev/nvidia0",)))
+    image = builders.stored(gpu, builders.service("user", requires=["gpu"]))
+    planned = fleet.plan(builders.world(), image, worlds.mounted(image), MOMENT).world
+    planned = replace(worlds.verified(image), services=planned.services)
+    found = fleet.find_wishes(planned)
+    assert not any(found.values())
+    assert worlds.kinds(settle(planned))[-1] == "RemoveService", "an earlier agent may have left it"
+    assert fleet.find_skipped(planned, found) == {
+        "gpu": "there is no /dev/nvidia0 on this device",
+        "user": "requires gpu, which is skipped",
+    }
+    there = replace(worlds.mounted(image), existing=frozenset({"/dev/nvidia0"}))
+    planned = fleet.plan(planned, image, there, MOMENT).world
+    assert all(fleet.find_wishes(planned).values())
+
+
+def test_a_dependency_that_returns_brings_its_dependants_back() -> None:
+    world = worlds.running(*PAIR, base=P.PARKED, user=P.IDLE)
+    assert fleet.find_lost(world) == {"base", "user"}
+    assert settle(world) == Step(world)
+    back = settle(worlds.change(world, "base", phase=P.READY))
+    assert worlds.kinds(back) == ["CreateService"]
+    assert worlds.state(back.world, "user").phase is P.CREATING
+
+
+def test_restarts_of_all_services_share_one_budget_and_essential_ones_come_first() -> None:
+    specs = [builders.service(n, essential=n == "d") for n in "abcd"]
+    world = worlds.running(*specs, **dict.fromkeys("abcd", P.DUE))
+    for name, retry_at in zip("abcd", (9.0, 8.0, 7.0, 9.5), strict=True):
+        world = worlds.change(world, name, retry_at=retry_at)
+    world = replace(world, settings=Settings(limits=Limits(restarts=2)))
+    step = fleet.settle(world, builders.moment(10))
+    assert [e.plan.service for e in step.effects if isinstance(e, fx.CreateService)] == ["d", "c"]
+    assert step.effects[-1] == fx.SetTimer(TimerId(TimerKind.BUDGET), 30)
+    assert fleet.settle(step.world, builders.moment(10)) == Step(step.world)
+    later = fleet.settle(step.world, builders.moment(40))
+    assert worlds.state(later.world, "b").phase is P.CREATING
+
+
+def test_first_starts_are_no_restarts() -> None:
+    world = worlds.running(
+        *[builders.service(name) for name in "abc"], **dict.fromkeys("abc", P.IDLE)
+    )
+    world = replace(world, settings=Settings(limits=Limits(restarts=1)))
+    assert worlds.kinds(settle(world)) == ["CreateService"] * 3
+
+
+def test_a_start_without_room_on_the_device_is_held_up_and_a_restart_too() -> None:
+    world = worlds.running(builders.service("a"), a=P.CREATED)
+    load = Load(free_memory=1 << 20)
+    full = worlds.tell(world, LoadRead(load))
+    assert worlds.kinds(full) == ["SetTimer"]
+    again = worlds.tell(full.world, TimerFired(TimerId(TimerKind.ADMIT)), now=1)
+    assert again.effects == (fx.ReadLoad(),)
+    free = worlds.tell(again.world, LoadRead(Load(free_memory=1 << 30)), now=1)
+    assert free.effects == (fx.StartService(ServiceName("a"), 1),)

@@ -127,3 +127,26 @@ def _girth(edges: graph.Edges, start: ServiceName) -> int:
                 distance[other] = distance[name] + 1
                 queue.append(other)
     return 0
+
+
+def test_of_two_that_conflict_one_yields_whoever_said_so() -> None:
+    a, b = builders.service("a"), builders.service("b", conflicts=["a", "ghost"])
+    assert graph.rivals_of((a, b)) == {"a": ("b",), "b": ("a",)}
+    assert graph.yields_to((a, b)) == {"a": (), "b": ("a",)}
+    assert graph.start_order((b, a)) == (("a",), ("b",))
+
+
+def test_essential_services_go_first_then_lower_stages_then_names() -> None:
+    last = builders.service("z", essential=True, stage=3, conflicts=["a"])
+    assert graph.yields_to((last, builders.service("a")))[ServiceName("a")] == ("z",)
+    later = builders.service("a", stage=1, conflicts=["z"])
+    assert graph.yields_to((later, builders.service("z")))[ServiceName("a")] == ("z",)
+
+
+def test_rivals_whose_needs_leave_no_answer_are_a_circle() -> None:
+    services = (
+        builders.service("a", conflicts=["b"], after=["c"]),
+        builders.service("b"),
+        builders.service("c", after=["b"]),
+    )
+    assert set(graph.find_cycle(services)) == {"a", "b", "c"}

@@ -46,7 +46,7 @@ CAUSES = st.sampled_from(
 )
 PROBLEMS = st.sampled_from((Problem(Code.IO, "cannot read it"), Problem(Code.DIGEST, "it is bad")))
 SETTINGS = Settings(
-    limits=Limits(parallel_creates=1, store_images=2), timeouts=Timeouts(retry_limit=3)
+    limits=Limits(parallel_creates=1, store_images=2, restarts=2), timeouts=Timeouts(retry_limit=3)
 )
 IRRELEVANT = ev.TimerFired(TimerId(TimerKind.CHECK, ServiceName("nobody")))
 
@@ -59,6 +59,7 @@ AWAITED_IMAGE = {ImagePhase.MOUNTING: fx.MountImage, ImagePhase.UNMOUNTING: fx.U
 TIMED = {
     ServicePhase.BACKING_OFF: {TimerKind.BACK_OFF},
     ServicePhase.STARTED: {TimerKind.DELAY, TimerKind.READINESS, TimerKind.CHECK},
+    ServicePhase.READY: {TimerKind.HEALTH},
     ServicePhase.STOPPING: {TimerKind.GRACE},
     ServicePhase.KILLING: {TimerKind.GRACE},
 }
@@ -89,7 +90,8 @@ class Life(RuleBasedStateMachine):
         self.patience = 0
 
     @initialize(
-        manifests=st.lists(drawn.dags(most=4), min_size=1, max_size=3), patience=st.integers(0, 80)
+        manifests=st.lists(drawn.fleets(most=4), min_size=1, max_size=3),
+        patience=st.integers(0, 80),
     )
     def begin(self, manifests: list[tuple[Service, ...]], patience: int) -> None:
         self.patience = patience
@@ -197,7 +199,9 @@ class Life(RuleBasedStateMachine):
         for name, state in self.life.world.services.items():
             kinds = {timer.kind for timer in timers if timer.subject == name}
             assert kinds <= TIMED.get(state.phase, set())
-            assert kinds or state.phase not in TIMED
+            asked = ("check", name, state.run) in self.life.machine.in_flight
+            free = state.phase is ServicePhase.READY and (asked or not state.spec.health)
+            assert kinds or state.phase not in TIMED or free
         retrying = {
             id_
             for id_, c in self.life.world.candidates.items()

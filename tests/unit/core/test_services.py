@@ -13,7 +13,15 @@ from extsloader.model import events as ev
 from extsloader.model.errors import IllegalTransitionError
 from extsloader.model.events import Cause, CauseKind, TimerId, TimerKind
 from extsloader.model.ids import ServiceName
-from extsloader.model.manifest import ProbeKind, Readiness, Restart, RestartPolicy, Service, Stop
+from extsloader.model.manifest import (
+    Health,
+    ProbeKind,
+    Readiness,
+    Restart,
+    RestartPolicy,
+    Service,
+    Stop,
+)
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.world import ServicePhase as P
 from extsloader.model.world import World
@@ -43,7 +51,9 @@ REPORTS: dict[Fact, services.Report | ev.TimerFired] = {
     Fact.OVERSTAYED: ev.TimerFired(TimerId(TimerKind.GRACE, A)),
     Fact.REMOVED: ev.ServiceRemoved(A, RUN),
     Fact.DUE: ev.TimerFired(TimerId(TimerKind.BACK_OFF, A)),
+    Fact.UNHEALTHY: ev.ServiceChecked(A, RUN, ready=False, detail="HTTP status 500"),
 }
+WATCHED = Health(kind=ProbeKind.HTTP, port=80, path="/", failures=1, interval=5, timeout=3)
 
 
 def report(world: World, fact: Fact, now: float = 0.0) -> Step:
@@ -69,13 +79,17 @@ def forgotten(step: Step) -> set[TimerKind]:
 
 @pytest.mark.parametrize(("phase", "fact"), FACTS)
 def test_each_fact_leads_where_the_table_says(phase: P, fact: Fact) -> None:
-    assert worlds.state(report(one(phase), fact).world, "a").phase is FACTS[phase, fact]
+    world = one(phase)
+    spec = replace(worlds.state(world, "a").spec, health=WATCHED)
+    world = worlds.change(world, "a", spec=spec)
+    assert worlds.state(report(world, fact).world, "a").phase is FACTS[phase, fact]
 
 
 LET_PASS = {
     *((phase, Fact.READY) for phase in P),  # sd_notify(3) allows to repeat it
     *((phase, fact) for phase in P for fact in (Fact.LATE, Fact.OVERSTAYED, Fact.DUE)),
     (P.REMOVING, Fact.EXITED),  # the removal itself ended it
+    *((phase, Fact.UNHEALTHY) for phase in P if phase is not P.STARTED),  # asked too early
 }
 
 
@@ -87,6 +101,8 @@ def test_a_fact_that_the_table_does_not_know_changes_nothing_or_is_our_bug(
     world = one(phase)
     if (phase, fact) in FACTS or (phase, fact) == (P.REMOVING, Fact.REMOVED):
         return
+    if (phase, fact) == (P.STARTED, Fact.UNHEALTHY):
+        return  # an answer about readiness
     if (phase, fact) in LET_PASS:
         assert report(world, fact) == Step(world)
     else:

@@ -9,9 +9,10 @@ from extsloader.core.candidates import UNDECIDED
 from extsloader.model.events import Cause, CauseKind
 from extsloader.model.machine import Machine
 from extsloader.model.reasons import Code, Problem
-from extsloader.model.settings import Settings
+from extsloader.model.settings import Limits, Settings
 from extsloader.model.status import AgentState, CandidateStatus, ServiceStatus
 from extsloader.model.world import (
+    Admission,
     Candidate,
     CandidatePhase,
     ImagePhase,
@@ -276,3 +277,55 @@ def test_before_any_image_is_active_none_stands_by() -> None:
 def test_all_phases_can_be_shown() -> None:
     for phase in ServicePhase:
         assert show(worlds.running(*PAIR, base=phase), "base").name == "base"
+
+
+def test_a_skipped_service_is_no_failure_and_says_why() -> None:
+    world = worlds.running(*PAIR, builders.service("c"), base=P.IDLE, user=P.IDLE, c=P.READY)
+    world = worlds.change(world, "base", skipped="there is no /dev/tpm0 on this device")
+    assert view.judge(world) == (AgentState.READY, "all 1 services are ready, 2 skipped")
+    shown = show(world, "base")
+    assert (shown.state, shown.reason) == ("skipped", "there is no /dev/tpm0 on this device")
+    assert show(world, "user").reason == "requires base, which is skipped"
+
+
+def test_never_ready_because_everything_is_skipped() -> None:
+    world = worlds.change(worlds.running(PAIR[0]), "base", skipped="no such device")
+    assert view.judge(world)[0] is AgentState.DEGRADED
+
+
+def test_an_essential_service_whose_requirement_gave_up_is_a_failure_of_the_whole() -> None:
+    services = (PAIR[0], builders.service("core", essential=True, requires=["base"]))
+    world = worlds.running(*services, base=P.PARKED, core=P.IDLE)
+    assert view.judge(world)[0] is AgentState.FAILED
+    shown = show(world, "core")
+    assert (shown.state, shown.code) == ("blocked", Code.DEPENDENCY)
+    assert shown.reason == "cannot run core: it requires base, which has given up"
+    assert shown.hint == "extsloaderctl explain base"
+
+
+@pytest.mark.parametrize(
+    ("budget", "state"),
+    [(0, AgentState.DEGRADED), (2, AgentState.DEGRADED), (1, AgentState.FAILED)],
+)
+def test_the_failure_budget_decides_how_many_optional_services_may_be_lost(
+    budget: int, state: AgentState
+) -> None:
+    world = worlds.running(*PAIR, builders.service("c"), base=P.PARKED, user=P.IDLE, c=P.READY)
+    world = replace(world, settings=Settings(limits=Limits(failures=budget)))
+    found, reason = view.judge(world)
+    assert found is state
+    if state is AgentState.FAILED:
+        assert reason == ("2 services have given up, 1 may: base is parked, user is idle")
+
+
+def test_a_start_that_is_put_off_says_what_is_missing() -> None:
+    no = Problem(Code.RESOURCE, "cannot start more services now: no memory", "free some")
+    world = worlds.running(builders.service("a"), a=P.CREATED)
+    world = replace(world, admission=Admission(refusal=no, deferred=True, retry_at=4.0))
+    shown = show(world, "a", now=1.0)
+    assert (shown.state, shown.code, shown.reason) == ("blocked", Code.RESOURCE, no.message)
+    assert shown.outlook == "the device is looked at again in 3 s"
+    assert view.judge(world) == (
+        AgentState.ACTIVATING,
+        f"0 of 1 services are ready: {no.message}",
+    )

@@ -247,12 +247,31 @@ def test_a_bundle_is_a_directory_of_its_own(good: Json, bundle: str) -> None:
     assert "service a: bundle should match" in message
 
 
-@pytest.mark.parametrize("member", sorted(schema.NOT_SUPPORTED))
-def test_planned_members_are_refused_in_other_words_than_unknown_ones(
-    good: Json, member: str
-) -> None:
-    message = refusal(place(good, f"services.0.{member}", []))[1]
-    assert f"service a: {member} is not supported by this agent" in message
+def test_health_is_asked_by_a_check_and_needs_what_that_needs(good: Json) -> None:
+    health = {"kind": "http", "port": 80, "path": "/ok", "action": "degrade"}
+    found = parse_manifest(json.dumps(place(good, "services.0.health", health)).encode())
+    assert found.services[0].health == model.Health(
+        kind=model.ProbeKind.HTTP, port=80, path="/ok", action=model.HealthAction.DEGRADE
+    )
+    message = refusal(place(good, "services.0.health", {"kind": "tcp"}))[1]
+    assert "service a: health of kind tcp needs port" in message
+    message = refusal(place(good, "services.0.health", {"kind": "notify"}))[1]
+    assert "service a: health kind should be exec, tcp, http, file, got notify" in message
+
+
+@pytest.mark.parametrize(
+    ("conditions", "problem"),
+    [
+        ({"paths": ["dev/tpm0"]}, "conditions.paths[0] should match"),
+        ({"archs": ["amd64"]}, "conditions.archs is unknown"),
+        ({"command_line": ["two words"]}, "conditions.command_line[0] should match"),
+    ],
+)
+def test_conditions_are_of_a_closed_list(good: Json, conditions: Json, problem: str) -> None:
+    assert problem in refusal(place(good, "services.0.conditions", conditions))[1]
+
+
+def test_an_unknown_member_of_a_service_is_named(good: Json) -> None:
     message = refusal(place(good, "services.0.__proto__", []))[1]
     assert "service a: __proto__ is unknown" in message
 

@@ -23,5 +23,6 @@ def test_every_state_has_a_severity(state: str, expected: Severity) -> None:
 
 def test_the_lists_name_states_that_exist_and_each_once() -> None:
     states = {*AgentState, *CandidatePhase, *ImagePhase, *ServicePhase, "damaged"}
+    states |= {"skipped", "open", "deferred"}
     assert states >= GOOD | WARNING | ERROR
     assert len(GOOD) + len(WARNING) + len(ERROR) == len(GOOD | WARNING | ERROR)

@@ -37,6 +37,7 @@ ANSWERS: list[tuple[Effect, Event]] = [
         ev.ServiceChecked(A, 3, ready=False, detail="cannot do it: no such file"),
     ),
     (fx.RemoveService(PLAN, 3, unmount=True), ev.ServiceRemoved(A, 3, NO)),
+    (fx.ReadLoad(), ev.LoadRead(None)),
 ]
 OTHERS: list[Effect] = [
     fx.DropImage(IMAGE.digest),
@@ -64,3 +65,9 @@ def test_the_failure_of_an_order_without_an_answer_is_a_surprise(effect: Effect)
 
 def test_no_order_was_forgotten_here() -> None:
     assert {type(e) for e, _ in ANSWERS} | {type(e) for e in OTHERS} == set(get_args(Effect))
+
+
+def test_a_check_that_can_never_succeed_says_so() -> None:
+    never = Problem(Code.READINESS, "cannot run /nope: no such file")
+    event = answer(fx.CheckReady(A, 3, Readiness()), never)
+    assert event == ev.ServiceChecked(A, 3, ready=False, detail=never.message, hopeless=True)
