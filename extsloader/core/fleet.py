@@ -65,26 +65,26 @@ def find_wishes(world: World) -> Wishes:
     and no rival that goes before it is there.
     """
     wishes: dict[ServiceName, bool] = {}
-    image_wanted = images.is_wanted(world, world.active)
+    if not images.is_wanted(world, world.active):
+        return dict.fromkeys(world.services, False)
     for name, state in world.services.items():
         wishes[name] = (
-            image_wanted
-            and not state.skipped
+            not state.skipped
             and (state.plan is not None or state.phase is ServicePhase.PARKED)
-            and all(
-                wishes[other] and world.services[other].phase is not ServicePhase.PARKED
-                for other in state.spec.requires
-            )
-            and not any(_keeps_away(world, rival, wishes) for rival in state.yields_to)
+            and (not state.spec.requires or _has_all_required(world, state, wishes))
+            and (not state.yields_to or _find_rival(world, state, wishes) is None)
         )
     return wishes
 
 
-def find_skipped(world: World, wishes: Wishes) -> Mapping[ServiceName, str]:
+def find_skipped(world: World) -> Mapping[ServiceName, str]:
     """Services that are not meant to run here or now, and why: that is no failure."""
     found: dict[ServiceName, str] = {}
+    if not any(state.skipped or state.yields_to for state in world.services.values()):
+        return found
+    wishes = find_wishes(world)
     for name, state in world.services.items():
-        rival = next((r for r in state.yields_to if _keeps_away(world, r, wishes)), None)
+        rival = _find_rival(world, state, wishes)
         missed = next((other for other in state.spec.requires if other in found), None)
         if state.skipped:
             found[name] = state.skipped
@@ -100,7 +100,7 @@ def find_lost(world: World) -> frozenset[ServiceName]:
     found: set[ServiceName] = set()
     for name, state in world.services.items():
         given_up = state.phase is ServicePhase.PARKED or state.plan is None
-        if given_up or found.intersection(state.spec.requires):
+        if given_up or (found and not found.isdisjoint(state.spec.requires)):
             found.add(name)
     return frozenset(found)
 
@@ -131,28 +131,27 @@ def waits_for(
 def _move_up(world: World, wishes: Wishes, moment: Moment) -> Step:
     step = Step(world)
     gate = find_gate(world, wishes)
-    held_up = False
+    missing, held_up = [], False
     for name, state in world.services.items():
         order = order_for(state.phase, wanted=wishes[name])
-        if order is not Order.START or waits_for(world, state, wishes, gate):
+        if order is Order.CREATE:
+            missing.append(state)
+        elif order is not Order.START or waits_for(world, state, wishes, gate):
             continue
-        if admission.admits(world, moment):
+        elif admission.admits(world, moment):
             step = step.then(services.start, state, moment)
         else:
             held_up = True
     if held_up:
         step = step.then(admission.hold_up, moment)
-    return step.then(_create, wishes, moment)
+    return step.then(_create, missing, moment) if missing else step
 
 
-def _create(world: World, wishes: Wishes, moment: Moment) -> Step:
+def _create(world: World, missing: list[ServiceState], moment: Moment) -> Step:
     """First runs in start order; then restarts, as far as the budget of all goes."""
-    wanted = [state for name, state in world.services.items() if wishes[name]]
-    first = [state for state in wanted if order_for(state.phase, wanted=True) is Order.CREATE]
-    first.sort(key=_rank)
     free = world.settings.limits.parallel_creates - _count_creating(world)
     step = Step(world)
-    for state in first[: max(0, free)]:
+    for state in sorted(missing, key=_rank)[: max(0, free)]:
         if state.phase is ServicePhase.DUE:
             if budget.seconds_left(step.world, moment):
                 return step.then(budget.wait, moment)
@@ -167,9 +166,19 @@ def _rank(state: ServiceState) -> tuple[bool, bool, float]:
     return (due, due and not state.spec.essential, state.retry_at if due else 0.0)
 
 
-def _keeps_away(world: World, rival: ServiceName, wishes: Wishes) -> bool:
-    """Whether the stronger one of two rivals is there or on its way."""
-    return wishes[rival] and world.services[rival].phase not in OUT
+def _has_all_required(world: World, state: ServiceState, wishes: Wishes) -> bool:
+    for other in state.spec.requires:  # no generator: this is asked of each service in each step
+        if not wishes[other] or world.services[other].phase is ServicePhase.PARKED:
+            return False
+    return True
+
+
+def _find_rival(world: World, state: ServiceState, wishes: Wishes) -> ServiceName | None:
+    """A stronger rival that is there or on its way."""
+    for rival in state.yields_to:
+        if wishes[rival] and world.services[rival].phase not in OUT:
+            return rival
+    return None
 
 
 def _move_down(step: Step, wishes: Wishes, moment: Moment) -> Step:

@@ -52,8 +52,9 @@ def count(state: ServiceState, report: ServiceChecked) -> ServiceState:
 def is_sick(state: ServiceState) -> bool:
     """Whether a service that runs has failed its probes too often."""
     probe = state.spec.health
-    ready = state.phase is ServicePhase.READY
-    return ready and probe is not None and state.unhealthy >= probe.failures
+    if probe is None or state.phase is not ServicePhase.READY:
+        return False
+    return state.unhealthy >= probe.failures
 
 
 def is_to_restart(state: ServiceState) -> bool:

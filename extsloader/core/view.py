@@ -70,7 +70,7 @@ def judge(world: World) -> tuple[AgentState, str]:
 
 
 def _judge_services(world: World) -> tuple[AgentState, str]:
-    skipped = fleet.find_skipped(world, fleet.find_wishes(world))
+    skipped = fleet.find_skipped(world)
     states = [state for name, state in world.services.items() if name not in skipped]
     if reason := _find_failure(world, states):
         return AgentState.FAILED, reason
@@ -92,6 +92,8 @@ def _judge_services(world: World) -> tuple[AgentState, str]:
 def _find_failure(world: World, states: list[ServiceState]) -> str:
     """What makes the whole a failure: an essential service is lost, or too many others are."""
     lost_names = fleet.find_lost(world)
+    if not lost_names:
+        return ""
     lost = [state for state in states if state.spec.name in lost_names]
     essential = [state for state in lost if state.spec.essential]
     if essential:
@@ -103,8 +105,9 @@ def _find_failure(world: World, states: list[ServiceState]) -> str:
 
 
 def _is_hurt(state: ServiceState) -> bool:
-    once = state.ready_once and state.phase not in DONE
-    return once or state.phase in HURT or health.is_sick(state)
+    if state.phase in DONE:
+        return health.is_sick(state)
+    return state.ready_once or state.phase in HURT
 
 
 def _add_damage(world: World, state: AgentState, reason: str) -> tuple[AgentState, str]:
@@ -174,7 +177,7 @@ def show_phase(image: Image) -> str:
 def _show_services(world: World, moment: Moment) -> tuple[ServiceStatus, ...]:
     wishes = fleet.find_wishes(world)
     gate = fleet.find_gate(world, wishes)
-    skipped, lost = fleet.find_skipped(world, wishes), fleet.find_lost(world)
+    skipped, lost = fleet.find_skipped(world), fleet.find_lost(world)
     shown = []
     for name, state in world.services.items():
         if name in skipped and state.phase is ServicePhase.IDLE:

@@ -23,6 +23,10 @@ from tests.fakes.playbook import running
 
 CRASH = Cause(CauseKind.CODE, 7)
 BY_HTTP = Readiness(kind=ProbeKind.HTTP, port=80, path="/")
+RIVALS = (
+    builders.service("first", restart=Restart(limit=1), conflicts=["second"]),
+    builders.service("second"),
+)
 WATCHED = Health(kind=ProbeKind.HTTP, port=80, path="/", interval=10, failures=3)
 
 
@@ -107,18 +111,24 @@ async def test_a_device_without_memory_puts_starts_off_and_says_so() -> None:
 
 async def test_of_two_rivals_the_second_steps_in_when_the_first_gives_up() -> None:
     machine = FakeMachine()
-    once = Restart(limit=1)
     machine.behave("first").exits = CRASH
     async with running(machine, builders.world()) as agent:
-        machine.plug(
-            stick(
-                builders.service("first", restart=once, conflicts=["second"]),
-                builders.service("second"),
-            )
-        )
+        machine.plug(stick(*RIVALS))
         await agent.until_service("second", "ready")
         assert agent.states() == {"first": "parked", "second": "ready"}
         assert agent.history("service second")[:2] == ["removing", "idle"]
+
+
+async def test_a_rival_that_runs_since_before_the_agents_start_makes_room() -> None:
+    machine = FakeMachine()
+    machine.running.add("second")
+    machine.containers["second"] = 77
+    machine.origins["second"] = builders.stored().digest
+    async with running(machine, builders.world()) as agent:
+        machine.plug(stick(*RIVALS))
+        await agent.until_service("first", "ready")
+        assert "second" not in machine.containers
+        assert machine.calls.index("delete second") < machine.calls.index("start first")
 
 
 async def test_a_condition_is_looked_at_on_the_device() -> None:

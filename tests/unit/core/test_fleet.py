@@ -209,7 +209,7 @@ RIVALS = (builders.service("a", conflicts=["b"]), builders.service("b"))
 def test_of_two_rivals_only_the_one_that_goes_first_is_wanted() -> None:
     world = worlds.running(*RIVALS, a=P.READY)
     assert wishes(world) == {"a": True, "b": False}
-    skipped = fleet.find_skipped(world, fleet.find_wishes(world))
+    skipped = fleet.find_skipped(world)
     assert skipped == {"b": "conflicts with a, which goes before it"}
 
 
@@ -260,7 +260,7 @@ def test_a_service_whose_conditions_are_not_met_is_skipped_and_so_is_who_require
     found = fleet.find_wishes(planned)
     assert not any(found.values())
     assert worlds.kinds(settle(planned))[-1] == "RemoveService", "an earlier agent may have left it"
-    assert fleet.find_skipped(planned, found) == {
+    assert fleet.find_skipped(planned) == {
         "gpu": "there is no /dev/nvidia0 on this device",
         "user": "requires gpu, which is skipped",
     }
