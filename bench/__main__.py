@@ -1,11 +1,17 @@
-"""`python -m bench [idle|verification|starting|boot]…`, all of them without a name."""
+"""`python -m bench [idle|verification|starting|keeping|boot]…`, all of them without a name."""
 
 import os
 import sys
 
-from bench import boot, idle, starting, verification
+from bench import boot, idle, keeping, starting, verification
 
-CASES = {"idle": idle, "verification": verification, "starting": starting, "boot": boot}
+CASES = {
+    "idle": idle,
+    "verification": verification,
+    "starting": starting,
+    "keeping": keeping,
+    "boot": boot,
+}
 
 
 def main() -> int:

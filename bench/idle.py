@@ -21,9 +21,9 @@ def measure() -> list[str]:
         with running(root, image.parent / "keys") as agent, agent.attached(image):
             agent.until(lambda status: status.state == "ready")
             time.sleep(2)  # the last report is read, the last helper collected
-            before, ticks = _switches(agent.pid), _ticks(agent.pid)
+            before, ticks = _switches(agent.pid), read_ticks(agent.pid)
             time.sleep(QUIET)
-            after, later = _switches(agent.pid), _ticks(agent.pid)
+            after, later = _switches(agent.pid), read_ticks(agent.pid)
             memory = _read(agent.pid, "smaps_rollup")
             rss, pss = (_find(key, memory) for key in ("Rss", "Pss"))
             return [
@@ -40,7 +40,8 @@ def _switches(pid: int) -> int:
     return sum(map(int, re.findall(r"ctxt_switches:\s+(\d+)", text)))
 
 
-def _ticks(pid: int) -> int:
+def read_ticks(pid: int) -> int:
+    """Processor time of the process so far, without its children's, in clock ticks."""
     fields = _read(pid, "stat").rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
 

@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -30,14 +32,20 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def make_image(directory: Path, services: int, padding: int = 0) -> Path:
-    """A signed image of so many idle services and so many incompressible bytes.
+def make_image(
+    directory: Path,
+    services: int,
+    padding: int = 0,
+    command: tuple[str, ...] = ("sleep", "1000000"),
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> Path:
+    """A signed image of so many services, idle ones, and so many incompressible bytes.
 
     The public key is written beside it, into `keys/`.
     """
     tree = directory / "tree"
     for number in range(services):
-        _lay_out(tree / "containers" / "services" / f"idle-{number}")
+        _lay_out(tree / "containers" / "services" / f"idle-{number}", command)
     tree.mkdir(exist_ok=True)
     (tree / "padding").write_bytes(os.urandom(padding))
     key = Ed25519PrivateKey.generate()
@@ -46,7 +54,7 @@ def make_image(directory: Path, services: int, padding: int = 0) -> Path:
     (directory / "keys" / "bench.pem").write_bytes(pem)
     stop = {"grace": 1}  # sleep, as process 1, does not hear SIGTERM
     entries = [
-        {"name": f"idle-{n}", "bundle": f"containers/services/idle-{n}", "stop": stop}
+        {"name": f"idle-{n}", "bundle": f"containers/services/idle-{n}", "stop": stop, **more}
         for n in range(services)
     ]
     build_image(tree, entries, directory / "image.img", [key])
@@ -54,9 +62,11 @@ def make_image(directory: Path, services: int, padding: int = 0) -> Path:
     return directory / "image.img"
 
 
-def _lay_out(bundle: Path) -> None:
+def _lay_out(bundle: Path, command: tuple[str, ...]) -> None:
+    process = {**CONFIG["process"], "args": ["/bin/busybox", *command]}
+    config = json.dumps({**CONFIG, "process": process})
     for name in ("bin", "dev", "proc", "sys", "etc"):
         (bundle / "lower" / name).mkdir(parents=True)
     shutil.copy(BUSYBOX, bundle / "lower" / "bin" / "busybox")
     (bundle / "rootfs").mkdir()
-    (bundle / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    (bundle / "config.json").write_text(config, encoding="utf-8")
