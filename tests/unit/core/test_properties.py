@@ -215,6 +215,14 @@ class Life(RuleBasedStateMachine):
             or self.life.world.overdue
         )
 
+    @precondition(lambda self: not self.life.world.finished)
+    @invariant()
+    def what_is_put_off_is_not_forgotten(self) -> None:
+        world, timers = self.life.world, self.life.machine.timers
+        assert not world.admission.deferred or TimerId(TimerKind.ADMIT) in timers
+        assert not world.budget_spent or TimerId(TimerKind.BUDGET) in timers
+        assert world.admission.asking == ("load" in self.life.machine.in_flight)
+
     @precondition(lambda self: not self.life.world.stopping)
     @invariant()
     def a_mounted_image_is_watched_until_its_damage_is_known(self) -> None:
