@@ -87,9 +87,13 @@ def _settle(world: World, moment: Moment) -> Step:
         .then(fleet.settle, moment)
         .then(images.move)
         .then(images.drop_surplus)
-        .then(memory.settle)
+        .then(_watch)
         .then(_finish)
     )
+
+
+def _watch(world: World) -> Step:
+    return memory.settle(world, fleet.find_skipped(world))
 
 
 def _begin(world: World, providers: tuple[str, ...], moment: Moment) -> Step:

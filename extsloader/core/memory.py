@@ -1,12 +1,13 @@
 """What the agent remembers across restarts, and when: floors, accepted images, and the time."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
-from extsloader.core import candidates, floor
+from extsloader.core import candidates, floor, health
 from extsloader.core.step import Step
 from extsloader.model.effects import CancelTimer, DropImage, Effect, SaveClock, SaveMemory, SetTimer
 from extsloader.model.events import TimerId, TimerKind
-from extsloader.model.ids import SourceId
+from extsloader.model.ids import ServiceName, SourceId
 from extsloader.model.machine import Moment
 from extsloader.model.manifest import StoredImage, parse_time
 from extsloader.model.reasons import Problem
@@ -48,9 +49,9 @@ def take_verified(world: World, image: StoredImage) -> Step:
     return step.then(_raise_clock, parse_time(image.manifest.issued_at))
 
 
-def settle(world: World) -> Step:
+def settle(world: World, skipped: Collection[ServiceName] = ()) -> Step:
     """Begin the probation of an image that runs well, and end it when that ends."""
-    due = _is_well(world) and not _is_reached(world)
+    due = _is_well(world, skipped) and not _is_reached(world)
     if due == world.on_probation:
         return Step(world)
     timer = SetTimer(PROBATION, world.settings.timeouts.probation)
@@ -119,14 +120,14 @@ def _raise_clock(world: World, seconds: float) -> Step:
     return Step(replace(world, bounds=replace(world.bounds, clock=seconds)), (SaveClock(seconds),))
 
 
-def _is_well(world: World) -> bool:
+def _is_well(world: World, skipped: Collection[ServiceName]) -> bool:
     """Whether all essential services are ready, or all services where none is essential."""
     image = _active(world)
     if image is None or image.phase is not ImagePhase.MOUNTED or image.damage or world.stopping:
         return False
-    essential = [s for s in world.services.values() if s.spec.essential]
-    watched = essential or list(world.services.values())
-    return bool(watched) and all(state.phase in WELL for state in watched)
+    meant = [state for name, state in world.services.items() if name not in skipped]
+    watched = [state for state in meant if state.spec.essential] or meant
+    return bool(watched) and all(s.phase in WELL and not health.is_sick(s) for s in watched)
 
 
 def _is_reached(world: World) -> bool:

@@ -79,7 +79,7 @@ def _judge_services(world: World) -> tuple[AgentState, str]:
         return AgentState.DEGRADED, _describe(hurt)
     waiting = [s for s in states if s.phase not in DONE]
     if waiting:
-        refusal = world.admission.refusal
+        refusal = world.admission.refusal if world.admission.tries else None
         held_up = f": {refusal.message}" if refusal else ""
         done = f"{len(states) - len(waiting)} of {len(states)} services are ready"
         return AgentState.ACTIVATING, done + held_up

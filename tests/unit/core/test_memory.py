@@ -11,6 +11,7 @@ from extsloader.model import events as ev
 from extsloader.model.events import Cause, CauseKind, TimerFired
 from extsloader.model.ids import ServiceName
 from extsloader.model.machine import Moment
+from extsloader.model.manifest import Health, HealthAction, ProbeKind
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.source import SourceKind
 from extsloader.model.trust import Bounds, Flag, Memory, Release
@@ -69,6 +70,16 @@ def test_where_none_is_essential_all_are() -> None:
     c = builders.service("c")
     assert worlds.running(B, c, b=READY, c=READY).on_probation
     assert not worlds.running(B, c, b=READY, c=STARTED).on_probation
+
+
+def test_what_is_skipped_is_not_waited_for_and_what_is_unwell_does_not_run_well() -> None:
+    world = worlds.running(B, builders.service("c"), b=READY, c=ServicePhase.IDLE)
+    skipped = worlds.change(world, "c", skipped="no such device")
+    assert tell(skipped, NOTHING).world.on_probation
+    probe = Health(kind=ProbeKind.TCP, port=1, failures=2, action=HealthAction.DEGRADE)
+    spec = replace(worlds.state(skipped, "b").spec, health=probe)
+    sick = worlds.change(skipped, "b", spec=spec, unhealthy=2)
+    assert not tell(sick, NOTHING).world.on_probation
 
 
 def test_an_essential_service_that_fails_ends_the_probation_and_a_new_one_begins() -> None:

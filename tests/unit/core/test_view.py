@@ -321,7 +321,7 @@ def test_the_failure_budget_decides_how_many_optional_services_may_be_lost(
 def test_a_start_that_is_put_off_says_what_is_missing() -> None:
     no = Problem(Code.RESOURCE, "cannot start more services now: no memory", "free some")
     world = worlds.running(builders.service("a"), a=P.CREATED)
-    world = replace(world, admission=Admission(refusal=no, deferred=True, retry_at=4.0))
+    world = replace(world, admission=Admission(refusal=no, deferred=True, tries=1, retry_at=4.0))
     shown = show(world, "a", now=1.0)
     assert (shown.state, shown.code, shown.reason) == ("blocked", Code.RESOURCE, no.message)
     assert shown.outlook == "the device is looked at again in 3 s"
