@@ -348,13 +348,13 @@ def _finding(found: dict[str, Any], detail: ErrorDetails) -> Finding:
     path = [part for part in detail["loc"] if not str(part).startswith(("literal", "function"))]
     name = path[-1] if path else ""
     code = _CODES.get(detail["type"], Code.PATH if name == "bundle" else Code.SCHEMA)
-    return code, f"{_place(found, path)} {_reason(detail, name)}"
+    return code, f"{_place(found, path)} {_reason(detail)}"
 
 
 _CODES = {"too_long": Code.LIMIT, "string_too_long": Code.LIMIT}
 
 
-def _reason(detail: ErrorDetails, name: object) -> str:
+def _reason(detail: ErrorDetails) -> str:
     match detail["type"]:
         case "missing":
             return "is missing"
