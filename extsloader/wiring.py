@@ -7,6 +7,9 @@ import signal
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
+
+import msgspec
 
 import extsloader
 from extsloader.adapters.cgroups.factory import open_cgroups
@@ -20,14 +23,17 @@ from extsloader.adapters.notify import Notifier, take_notifier
 from extsloader.adapters.oci.runtime import OciRuntime
 from extsloader.adapters.readiness import ServiceReadiness
 from extsloader.adapters.service_log import ServiceLogs
+from extsloader.adapters.state_file import StateFile
 from extsloader.adapters.status_socket import StatusSocket
 from extsloader.adapters.store import Store
 from extsloader.adapters.udev import UdevSources
 from extsloader.adapters.verifier import Verifier
+from extsloader.core.history import begin, collect, is_possible
 from extsloader.core.integrity import explain_integrity, name_integrity
 from extsloader.model.effects import Effect
 from extsloader.model.errors import MachineError
 from extsloader.model.events import AgentStarted, StopAsked
+from extsloader.model.history import Ending, History
 from extsloader.model.machine import Machine
 from extsloader.model.reasons import Problem
 from extsloader.model.settings import Settings
@@ -80,7 +86,16 @@ async def serve(
             journal.log.warning("limit for all services not granted", reason=sentence)
         left: list[Problem] = []
         stack.callback(_close_parent, ports.cgroups, left)
-        world = await _run(Agent(settings, machine, ports, journal, notifier), stack)
+        found = ports.history.read()
+        begun = begin(
+            World(settings=settings, machine=machine),
+            found.value,
+            found.problems,
+            read_moment().wall,
+        )
+        if begun.previous:
+            journal.log.info("the run before", reason=begun.previous.message)
+        world = await _run(Agent(begun, ports, journal, notifier), stack)
     return replace(world, leftovers=(*world.leftovers, *left))
 
 
@@ -112,7 +127,21 @@ def build_ports(settings: Settings, machine: Machine, checking: Process) -> Port
         runtime=runtime,
         readiness=ServiceReadiness(runtime.execute),
         store=store,
+        history=StateFile(
+            path=Path(paths.state) / "history",
+            kind="history",
+            decode=_decode_history,
+            limit=1 << 20,
+        ),
     )
+
+
+def _decode_history(payload: bytes) -> History:
+    """Raises ValueError."""
+    history = msgspec.json.decode(payload, type=History)
+    if is_possible(history):
+        return history
+    raise ValueError("it says what cannot be")
 
 
 class Agent:
@@ -120,15 +149,14 @@ class Agent:
 
     def __init__(
         self,
-        settings: Settings,
-        machine: Machine,
+        world: World,
         ports: Ports,
         journal: Journal,
         notifier: Notifier,
     ) -> None:
-        world = World(settings=settings, machine=machine)
+        settings = world.settings
         started = AgentStatus(
-            version=extsloader.__version__, pid=os.getpid(), started=read_moment().wall
+            version=extsloader.__version__, pid=os.getpid(), started=world.history.started
         )
         self.settings = settings
         self.notifier = notifier
@@ -176,7 +204,12 @@ async def _run(agent: Agent, stack: AsyncExitStack) -> World:
     agent.loop.put(AgentStarted(agent.providers))
     agent.notifier.ready()
     world = await agent.loop.run()
-    return replace(world, leftovers=(*world.leftovers, *await agent.executor.clear()))
+    left = [*world.leftovers, *await agent.executor.clear()]
+    try:
+        await agent.executor.save(replace(collect(world), ended=Ending.STOPPED))
+    except MachineError as error:
+        left.append(error.problem)
+    return replace(world, leftovers=tuple(left))
 
 
 def _close_parent(cgroups: CgroupPort, left: list[Problem]) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from extsloader.core import candidates, changes, fleet, images, services
+from extsloader.core import candidates, changes, fleet, history, images, services
 from extsloader.core.lifecycle import AT_REST
 from extsloader.core.step import Step, note
 from extsloader.model import events as ev
@@ -19,14 +19,15 @@ def step(world: World, event: Event, moment: Moment) -> Step:
     Raises IllegalTransitionError for a report that cannot be true; the caller's world stands.
     """
     outcome = _apply(world, event, moment).then(_settle, moment)
-    lines = tuple(Record(c) for c in changes.find_changes(world, outcome.world, moment))
-    return Step(outcome.world, lines + outcome.effects)
+    found = changes.find_changes(world, outcome.world, moment)
+    kept = history.settle(world, history.remember(outcome.world, found), moment)
+    return Step(kept.world, (*map(Record, found), *outcome.effects, *kept.effects))
 
 
 def _apply(world: World, event: Event, moment: Moment) -> Step:
     match event:
         case ev.AgentStarted(providers):
-            return _begin(world, providers)
+            return _begin(world, providers).then(history.save, moment)
         case ev.SourceSeen(source):
             return candidates.see(world, source)
         case ev.SourceGone(path):
@@ -60,6 +61,8 @@ def _apply(world: World, event: Event, moment: Moment) -> Step:
             return _begin_stop(world)
         case ev.ListingFailed(provider, problem):
             return Step(note(candidates.stop_awaiting(world, provider), problem))
+        case ev.HistorySaved(problem):
+            return history.take_saved(world, problem, moment)
         case ev.EffectFailed(problem):
             return Step(note(world, problem))
         case _:
@@ -88,13 +91,15 @@ def _begin(world: World, providers: tuple[str, ...]) -> Step:
 def _take_mounted(world: World, event: ev.ImageMounted, moment: Moment) -> Step:
     mounted = images.take_mounted(world, event.digest)
     stored = mounted.world.images[event.digest].stored
-    return mounted.then(fleet.plan, stored, event, moment)
+    return mounted.then(fleet.plan, stored, event, moment).then(history.recall)
 
 
 def _fire(world: World, timer: TimerId, moment: Moment) -> Step:
     match timer:
         case TimerId(TimerKind.CHOOSE):
             return images.end_waiting(world)
+        case TimerId(TimerKind.SAVE):
+            return history.fire(world, moment)
         case TimerId(TimerKind.IMAGE):
             return images.check(world)
         case TimerId(TimerKind.RETRY, SourceId() as source):

@@ -1,6 +1,7 @@
 """The one truth as readers see it, computed from the world and nothing else."""
 
 from extsloader.core import candidates, fleet
+from extsloader.core.history import count_restarts
 from extsloader.core.integrity import name_integrity
 from extsloader.core.supervision import UP
 from extsloader.model.ids import Digest, ServiceName, short
@@ -45,7 +46,8 @@ def take_snapshot(world: World, moment: Moment) -> StatusSnapshot:
         image=_show_image(world),
         services=tuple(_show_service(world, s, wishes, moment) for s in world.services.values()),
         candidates=tuple(_show_candidate(world, c) for c in world.candidates.values()),
-        problems=(*_damages(world), *world.leftovers, *world.problems),
+        problems=(*_damages(world), *_standing(world), *world.leftovers, *world.problems),
+        previous_run=world.previous,
     )
 
 
@@ -89,6 +91,11 @@ def _add_damage(world: World, state: AgentState, reason: str) -> tuple[AgentStat
 
 def _damages(world: World) -> tuple[Problem, ...]:
     return tuple(image.damage for image in world.images.values() if image.damage)
+
+
+def _standing(world: World) -> tuple[Problem, ...]:
+    """What lasts until it is mended."""
+    return (world.saving.problem,) if world.saving.problem else ()
 
 
 def _judge_search(world: World) -> tuple[AgentState, str]:
@@ -155,7 +162,7 @@ def _show_service(
         hint=problem.hint if problem else "",
         waiting_for=waiting,
         pid=state.pid,
-        restarts=max(0, state.run - 1),
+        restarts=count_restarts(state),
         since=state.since,
         retry_in=max(0.0, state.retry_at - moment.now) if backing_off else None,
         essential=state.spec.essential,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from extsloader.model.events import TimerId
+from extsloader.model.history import History
 from extsloader.model.ids import Digest, ServiceName, SourceId
 from extsloader.model.manifest import Readiness, StoredImage
 from extsloader.model.plan import ContainerPlan
@@ -142,6 +143,13 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveHistory:
+    """Write it to the disk: HistorySaved."""
+
+    history: History
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Everything is stopped and undone: the loop may end."""
 
@@ -164,5 +172,6 @@ Effect = (
     | SetTimer
     | CancelTimer
     | Record
+    | SaveHistory
     | Finish
 )

@@ -21,6 +21,7 @@ class TimerKind(StrEnum):
     READINESS = "readiness"  # too late to become ready
     GRACE = "grace"  # too late to stop politely
     IMAGE = "image"  # the next look at the active image
+    SAVE = "save"  # write the history
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +255,13 @@ class ListingFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class HistorySaved:
+    """The history is on the disk, or `problem` says why not."""
+
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EffectFailed:
     """An order that nobody waits for failed: it is told, and the daemon lives on."""
 
@@ -284,5 +292,6 @@ Event = (
     | ServiceRemoved
     | TimerFired
     | StopAsked
+    | HistorySaved
     | EffectFailed
 )

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from extsloader.model.events import Cause, Event
+from extsloader.model.history import History
 from extsloader.model.ids import Digest, ServiceName
 from extsloader.model.manifest import Readiness, Resources, Service, StoredImage
 from extsloader.model.plan import Bundle, ContainerPlan, MountStep
 from extsloader.model.source import Source, Superblock
 from extsloader.model.status import Usage
+from extsloader.ports.state import StatePort
 
 Emit = Callable[[Event], None]
 """Puts one event into the inbox; never blocks, to be called on the loop's thread only."""
@@ -177,3 +179,4 @@ class Ports:
     runtime: RuntimePort
     readiness: ReadinessPort
     store: ImageStorePort
+    history: StatePort[History]

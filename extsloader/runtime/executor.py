@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
+import msgspec
 from structlog.typing import FilteringBoundLogger
 
 from extsloader.model import effects as fx
 from extsloader.model import events as ev
 from extsloader.model.effects import Effect
 from extsloader.model.errors import ImageRefusedError, MachineError
+from extsloader.model.history import History
 from extsloader.model.ids import Digest, SourceId
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.status import Change
@@ -36,6 +38,8 @@ class Executor:
         log: FilteringBoundLogger,
     ) -> None:
         self._sources = ports.sources
+        self._history = ports.history
+        self._writing = asyncio.Lock()
         self._images = ImageWork(ports, threads)
         self._services = ServiceWork(ports, threads, emit)
         self._emit = emit
@@ -65,6 +69,11 @@ class Executor:
     async def clear(self, keep: Digest | None = None) -> tuple[Problem, ...]:
         """Take away what an earlier agent left of other images; returns what stays."""
         return await self._services.clear(keep or Digest(""))
+
+    async def save(self, history: History) -> None:
+        """Write the history, one after another. Raises MachineError(E_STATE)."""
+        async with self._writing:
+            await self._threads.run(lambda: self._history.write(msgspec.json.encode(history)))
 
     def execute(self, effect: Effect) -> None:
         """Carry out one order; never blocks."""
@@ -133,6 +142,9 @@ class Executor:
                 return await self._images.check(digest)
             case fx.DropImage(digest):
                 await self._images.drop(digest)
+            case fx.SaveHistory(history):
+                await self.save(history)
+                return ev.HistorySaved()
             case fx.CreateService(plan, run):
                 return await self._services.create(plan, run)
             case fx.StartService(service, run):

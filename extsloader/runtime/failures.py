@@ -28,5 +28,7 @@ def answer(effect: Effect, problem: Problem) -> Event:
             return ev.ServiceChecked(service, run, ready=False, detail=problem.message)
         case fx.RemoveService(plan, run):
             return ev.ServiceRemoved(plan.service, run, problem)
+        case fx.SaveHistory():
+            return ev.HistorySaved(problem)
         case _:
             return ev.EffectFailed(problem)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from signal import SIGKILL, Signals
 from typing import TypeVar
 
+import msgspec
+
 from extsloader.model.errors import ImageRefusedError, MachineError
 from extsloader.model.events import (
     Cause,
@@ -16,6 +18,7 @@ from extsloader.model.events import (
     SourceGone,
     SourceSeen,
 )
+from extsloader.model.history import History
 from extsloader.model.ids import Digest, ServiceName, SourceId, short
 from extsloader.model.manifest import ProbeKind, Readiness, Resources, Service, StoredImage
 from extsloader.model.plan import Bundle, ContainerPlan, MountKind, MountStep
@@ -23,6 +26,7 @@ from extsloader.model.reasons import Code, Problem
 from extsloader.model.source import Source, Superblock
 from extsloader.model.status import Usage
 from extsloader.ports.machine import Emit, Ports
+from extsloader.ports.state import Loaded
 
 Found = TypeVar("Found")
 
@@ -85,6 +89,8 @@ class FakeMachine:
         self.verity: set[Digest] = set()  # images that are watched by dm-verity
         self.damaged: set[Digest] = set()  # of which a bad block was read
         self.pid = 1000
+        self.history: list[bytes] = []  # generations of the state file, the newest last
+        self.history_fails: Problem | None = None
         self.emit: Emit = lambda _event: None
         self.on_exit: Callable[[ServiceName, int, Cause], None] = lambda *_: None
         self.notifiers: dict[str, Callable[[], None]] = {}
@@ -100,6 +106,7 @@ class FakeMachine:
             runtime=FakeRuntime(self),
             readiness=FakeReadiness(self),
             store=FakeStore(self),
+            history=FakeHistory(self),
         )
 
     def log(self, *words: object) -> None:
@@ -297,6 +304,19 @@ class FakeCgroups:
         if self._machine.is_alive(service):
             raise MachineError(Code.BUSY, f"remove the group of {service}", "processes are in it")
         self._machine.groups.discard(service)
+
+
+class FakeHistory:
+    def __init__(self, machine: FakeMachine) -> None:
+        self._machine = machine
+
+    def read(self) -> Loaded[History]:
+        written = self._machine.history[-1:]
+        return Loaded(value=msgspec.json.decode(written[0], type=History) if written else None)
+
+    def write(self, payload: bytes) -> None:
+        _fail(self._machine.history_fails)
+        self._machine.history.append(payload)
 
 
 MEMORY = 4096

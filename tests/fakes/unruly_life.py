@@ -90,6 +90,8 @@ class UnrulyLife:
                 self.answer_image(effect, fate)
             case fx.CheckImage(digest):
                 self.tell(ev.ImageChecked(digest, self.machine.find_damage(digest, fate.problem())))
+            case fx.SaveHistory():
+                self.tell(ev.HistorySaved(fate.problem()))
             case fx.CheckReady(name, run):
                 self.tell(ev.ServiceChecked(name, run, ready=fate.goes_well()))
             case _:

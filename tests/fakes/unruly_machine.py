@@ -116,6 +116,8 @@ class UnrulyMachine:
                 self.timers[timer] = now + delay
             case fx.CancelTimer(timer):
                 self.timers.pop(timer, None)
+            case fx.SaveHistory():
+                self._begin(("history",), effect)
             case fx.Finish():
                 self._finish()
             case _:
@@ -178,6 +180,6 @@ class UnrulyMachine:
         assert not self.mounted, "an image is left"
         assert not self.layers, "mounts are left"
         assert not self.containers, "containers are left"
-        kinds = (fx.ListSources, fx.CheckReady)
+        kinds = (fx.ListSources, fx.CheckReady, fx.SaveHistory)
         assert all(isinstance(effect, kinds) for effect in self.in_flight.values())
         self.finished = True

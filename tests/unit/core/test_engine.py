@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from extsloader.core import engine
+from extsloader.core.history import APART, SAVE
 from extsloader.core.step import Step
 from extsloader.model import effects as fx
 from extsloader.model import events as ev
@@ -191,10 +192,11 @@ def test_an_impossible_report_leaves_the_world_as_it_was() -> None:
 
 def test_every_change_is_recorded_before_the_orders_that_it_leads_to() -> None:
     step = engine.step(builders.world(), ev.SourceSeen(STICK), builders.moment())
-    record, probe = step.effects[0], step.effects[-1]
+    record, probe, saving = step.effects
     assert isinstance(record, fx.Record)
     assert record.change.new == "probing"
     assert isinstance(probe, fx.Probe)
+    assert saving == fx.SetTimer(SAVE, APART)
 
 
 def test_an_event_that_changes_nothing_gives_the_same_world() -> None:

@@ -8,6 +8,7 @@ from extsloader.model import effects as fx
 from extsloader.model import events as ev
 from extsloader.model.effects import Effect
 from extsloader.model.events import Event, TimerId, TimerKind
+from extsloader.model.history import History
 from extsloader.model.ids import ServiceName
 from extsloader.model.manifest import Readiness
 from extsloader.model.reasons import Code, Problem
@@ -35,6 +36,7 @@ ANSWERS: list[tuple[Effect, Event]] = [
         fx.CheckReady(A, 3, Readiness()),
         ev.ServiceChecked(A, 3, ready=False, detail="cannot do it: no such file"),
     ),
+    (fx.SaveHistory(History()), ev.HistorySaved(NO)),
     (fx.RemoveService(PLAN, 3, unmount=True), ev.ServiceRemoved(A, 3, NO)),
 ]
 OTHERS: list[Effect] = [
