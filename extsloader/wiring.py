@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +31,10 @@ from extsloader.adapters.udev import UdevSources
 from extsloader.adapters.verifier import Verifier
 from extsloader.core.history import begin, collect, is_possible
 from extsloader.core.integrity import explain_integrity, name_integrity
-from extsloader.model.effects import Effect
+from extsloader.model.control import Verb
+from extsloader.model.effects import Effect, Reply
 from extsloader.model.errors import MachineError
-from extsloader.model.events import AgentStarted, StopAsked
+from extsloader.model.events import AgentStarted, Asked, StopAsked
 from extsloader.model.history import Ending, History
 from extsloader.model.machine import Machine
 from extsloader.model.reasons import Problem
@@ -40,6 +42,7 @@ from extsloader.model.settings import Settings
 from extsloader.model.status import AgentStatus, Change
 from extsloader.model.world import World
 from extsloader.ports.machine import CgroupPort, Ports, SourcePort
+from extsloader.runtime.control import Control
 from extsloader.runtime.executor import Executor
 from extsloader.runtime.hub import Hub, Live
 from extsloader.runtime.loop import Loop
@@ -49,15 +52,16 @@ from extsloader.settings.start import Process
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
-def run(settings: Settings, checking: Process) -> int:
+def run(settings: Settings, checking: Process, load: Callable[[], Settings]) -> int:
     """Run until stopped; 0 after a clean stop, 1 with something left behind.
 
     `checking` is the process that has checked the settings: it can do the first verification.
+    `load` reads the settings anew; it raises SettingsError.
     """
     journal = open_journal(settings.log_format)
     logging.getLogger().addHandler(LibraryLog(journal))
     try:
-        world = asyncio.run(serve(settings, journal, take_notifier(os.environ), checking))
+        world = asyncio.run(serve(settings, journal, take_notifier(os.environ), checking, load))
     except MachineError as error:
         problem = error.problem
         journal.log.critical(
@@ -70,7 +74,11 @@ def run(settings: Settings, checking: Process) -> int:
 
 
 async def serve(
-    settings: Settings, journal: Journal, notifier: Notifier, checking: Process
+    settings: Settings,
+    journal: Journal,
+    notifier: Notifier,
+    checking: Process,
+    load: Callable[[], Settings],
 ) -> World:
     """Run until asked to stop; returns the last world. Raises MachineError if it cannot start."""
     async with AsyncExitStack() as stack:
@@ -81,7 +89,7 @@ async def serve(
             integrity=name_integrity(settings, machine),
             reason=explain_integrity(settings, machine),
         )
-        ports = build_ports(settings, machine, checking)
+        ports = build_ports(settings, machine, checking, load)
         for sentence in ports.cgroups.open_parent():
             journal.log.warning("limit for all services not granted", reason=sentence)
         left: list[Problem] = []
@@ -99,7 +107,9 @@ async def serve(
     return replace(world, leftovers=(*world.leftovers, *left))
 
 
-def build_ports(settings: Settings, machine: Machine, checking: Process) -> Ports:
+def build_ports(
+    settings: Settings, machine: Machine, checking: Process, load: Callable[[], Settings]
+) -> Ports:
     """The real machine. Raises MachineError where a program or a directory is missing."""
     paths = settings.paths
     store = Store(paths.store)
@@ -133,6 +143,7 @@ def build_ports(settings: Settings, machine: Machine, checking: Process) -> Port
             decode=_decode_history,
             limit=1 << 20,
         ),
+        load_settings=load,
     )
 
 
@@ -172,6 +183,7 @@ class Agent:
             settings.paths.logs,
         )
         self.loop = Loop(world, read_moment, self._execute, self.hub.publish, journal.log)
+        self.control = Control(self.loop.put)
         self.executor = Executor(ports, Threads(), self.loop.put, self._record, journal.log)
         self._journal = journal
 
@@ -180,8 +192,15 @@ class Agent:
         self.notifier.stopping()
         self.loop.put(StopAsked())
 
+    def ask_to_reload(self) -> None:
+        """Take over the configuration: SIGHUP."""
+        self.loop.put(Asked(verb=Verb.RELOAD, uid=0))
+
     def _execute(self, effect: Effect) -> None:
-        self.executor.execute(effect)
+        if isinstance(effect, Reply):
+            self.control.reply(effect.request, effect.answer)
+        else:
+            self.executor.execute(effect)
 
     def _record(self, change: Change) -> None:
         self._journal.write_change(self.hub.record(change))
@@ -191,7 +210,7 @@ class Agent:
 
 async def _run(agent: Agent, stack: AsyncExitStack) -> World:
     settings = agent.settings
-    socket = StatusSocket(agent.hub, settings.paths.socket, settings.socket_group)
+    socket = StatusSocket(agent.hub, agent.control, settings.paths.socket, settings.socket_group)
     await socket.start()
     stack.push_async_callback(socket.close)
     stack.push_async_callback(agent.executor.close)
@@ -199,7 +218,9 @@ async def _run(agent: Agent, stack: AsyncExitStack) -> World:
     running = asyncio.get_running_loop()
     for number in STOPPING:
         running.add_signal_handler(number, agent.ask_to_stop)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # the launcher held them back
+    running.add_signal_handler(signal.SIGHUP, agent.ask_to_reload)
+    # The launcher held them back.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOPPING, signal.SIGHUP))
     _keep_alive(agent.notifier)
     agent.loop.put(AgentStarted(agent.providers))
     agent.notifier.ready()

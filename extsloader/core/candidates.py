@@ -17,7 +17,7 @@ back by then (`called_off` and present), the report is about its earlier visit: 
 from collections.abc import Iterable
 from dataclasses import replace
 
-from extsloader.core import admit, backoff
+from extsloader.core import admit, backoff, rollout
 from extsloader.core.step import Step, put
 from extsloader.model.effects import CancelHelper, Effect, Probe, SetTimer, Verify
 from extsloader.model.errors import IllegalTransitionError
@@ -136,7 +136,7 @@ def retry(world: World, source: SourceId) -> Step:
 def start_helpers(world: World) -> Step:
     """Give free helpers their next source; verification goes before new probes."""
     step = Step(world)
-    if world.stopping or not world.settings.enabled:
+    if world.stopping or not rollout.is_on(world.settings):
         return step
     for phase in (CandidatePhase.QUEUED, CandidatePhase.NEW):
         for candidate in [c for c in world.candidates.values() if c.phase is phase]:

@@ -2,7 +2,17 @@
 
 from dataclasses import replace
 
-from extsloader.core import candidates, changes, fleet, history, images, services
+from extsloader.core import (
+    candidates,
+    changes,
+    fleet,
+    history,
+    images,
+    operators,
+    reload,
+    rollout,
+    services,
+)
 from extsloader.core.lifecycle import AT_REST
 from extsloader.core.step import Step, note
 from extsloader.model import events as ev
@@ -10,7 +20,7 @@ from extsloader.model.effects import CancelTimer, Finish, ListSources, Record
 from extsloader.model.events import Event, TimerId, TimerKind
 from extsloader.model.ids import SourceId
 from extsloader.model.machine import Moment
-from extsloader.model.world import CandidatePhase, World
+from extsloader.model.world import CandidatePhase, ServicePhase, World
 
 
 def step(world: World, event: Event, moment: Moment) -> Step:
@@ -20,7 +30,8 @@ def step(world: World, event: Event, moment: Moment) -> Step:
     """
     outcome = _apply(world, event, moment).then(_settle, moment)
     found = changes.find_changes(world, outcome.world, moment)
-    kept = history.settle(world, history.remember(outcome.world, found), moment)
+    told = tuple(effect.change for effect in outcome.effects if isinstance(effect, Record))
+    kept = history.settle(world, history.remember(outcome.world, (*told, *found)), moment)
     return Step(kept.world, (*map(Record, found), *outcome.effects, *kept.effects))
 
 
@@ -58,7 +69,13 @@ def _apply(world: World, event: Event, moment: Moment) -> Step:
         case ev.TimerFired(timer):
             return _fire(world, timer, moment)
         case ev.StopAsked():
-            return _begin_stop(world)
+            return _hurry(world, moment) if world.stopping else _begin_stop(world)
+        case ev.Asked():
+            return operators.ask(world, event, moment)
+        case ev.SettingsLoaded(settings):
+            return reload.take(world, settings)
+        case ev.SettingsRefused(problems):
+            return reload.refuse(world, problems)
         case ev.ListingFailed(provider, problem):
             return Step(note(candidates.stop_awaiting(world, provider), problem))
         case ev.HistorySaved(problem):
@@ -82,10 +99,8 @@ def _settle(world: World, moment: Moment) -> Step:
 
 
 def _begin(world: World, providers: tuple[str, ...]) -> Step:
-    if not world.settings.enabled:
-        return Step(world)
-    listings = tuple(ListSources(provider) for provider in providers)
-    return Step(replace(world, awaited=frozenset(providers)), listings)
+    begun = replace(world, providers=providers)
+    return reload.list_sources(begun) if rollout.is_on(world.settings) else Step(begun)
 
 
 def _take_mounted(world: World, event: ev.ImageMounted, moment: Moment) -> Step:
@@ -113,6 +128,15 @@ def _begin_stop(world: World) -> Step:
     retrying = [c for c in world.candidates.values() if c.phase is CandidatePhase.RETRYING]
     timers = tuple(CancelTimer(TimerId(TimerKind.RETRY, c.source.id)) for c in retrying)
     return Step(stopping, (*timers, *candidates.cancel_helpers(world)))
+
+
+def _hurry(world: World, moment: Moment) -> Step:
+    """Asked a second time to stop: whoever has been asked politely is out of grace."""
+    step = Step(world)
+    for name, state in world.services.items():
+        if state.phase is ServicePhase.STOPPING:
+            step = step.then(services.fire, TimerId(TimerKind.GRACE, name), moment)
+    return step
 
 
 def _finish(world: World) -> Step:

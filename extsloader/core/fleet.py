@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from extsloader.core import graph, images, oci, services
+from extsloader.core import graph, images, oci, rollout, services
 from extsloader.core.step import Step
 from extsloader.core.supervision import ENDED, SETTLED, UP, Order, order_for
 from extsloader.model.events import ImageMounted
@@ -43,13 +43,21 @@ def settle(world: World, moment: Moment) -> Step:
 
 
 def find_wishes(world: World) -> Wishes:
-    """Whether each service is wanted: its image is, and nothing that it requires gave up."""
+    """Whether each service is wanted: its image is, and nothing that it requires gave up.
+
+    Nor is it held itself, by configuration or by an operator.
+    """
     wishes: dict[ServiceName, bool] = {}
     image_wanted = images.is_wanted(world, world.active)
+    holds = rollout.find_holds(world)
     for name, state in world.services.items():
-        wishes[name] = image_wanted and all(
-            wishes[other] and world.services[other].phase is not ServicePhase.PARKED
-            for other in state.spec.requires
+        wishes[name] = (
+            image_wanted
+            and name not in holds
+            and all(
+                wishes[other] and world.services[other].phase is not ServicePhase.PARKED
+                for other in state.spec.requires
+            )
         )
     return wishes
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from extsloader.core import candidates
+from extsloader.core import candidates, rollout
 from extsloader.core.integrity import uses_verity
 from extsloader.core.lifecycle import AT_REST, LEADS_TO, Fact, Order, next_phase, order_for
 from extsloader.core.step import Step, leave, note, put
@@ -61,7 +61,7 @@ def take_unmounted(world: World, digest: Digest, problem: Problem | None) -> Ste
     images = put(world.images, digest, stored)
     if stored.damage:  # its order to unmount has dropped it
         del images[digest]
-    return Step(replace(leave(world, problem), images=images, services={}))
+    return Step(replace(leave(world, problem), images=images, services={}, active=None))
 
 
 def check(world: World) -> Step:
@@ -90,7 +90,8 @@ def take_checked(world: World, digest: Digest, problem: Problem | None) -> Step:
 def choose(world: World) -> Step:
     """Activate the best image when there is none yet; wait a little for other verdicts."""
     best = _best(world)
-    if world.active is not None or world.stopping or best is None:
+    off = world.stopping or not rollout.is_on(world.settings)
+    if world.active is not None or off or best is None:
         return Step(world)
     if candidates.is_undecided(world) and not world.overdue:
         return _wait(world)
@@ -118,8 +119,9 @@ def move(world: World) -> Step:
 
 
 def is_wanted(world: World, digest: Digest | None) -> bool:
-    """The active image, unless the agent stops."""
-    return digest is not None and digest == world.active and not world.stopping
+    """The active image, unless the agent stops or is switched off."""
+    wanted = digest is not None and digest == world.active and not world.stopping
+    return wanted and rollout.is_on(world.settings)
 
 
 def _begin(world: World, image: Image, order: Order, effect: Effect) -> Step:

@@ -1,6 +1,8 @@
 """The one truth as readers see it, computed from the world and nothing else."""
 
-from extsloader.core import candidates, fleet
+from dataclasses import replace
+
+from extsloader.core import candidates, fleet, reload, rollout
 from extsloader.core.history import count_restarts
 from extsloader.core.integrity import name_integrity
 from extsloader.core.supervision import UP
@@ -39,12 +41,15 @@ HURT = frozenset({ServicePhase.BACKING_OFF, ServicePhase.PARKED})
 def take_snapshot(world: World, moment: Moment) -> StatusSnapshot:
     """The status without what is read live: usage, memory of the agent, generation."""
     state, reason = judge(world)
-    wishes = fleet.find_wishes(world)
+    wishes, holds = fleet.find_wishes(world), rollout.find_holds(world)
     return StatusSnapshot(
         state=state,
         reason=reason,
         image=_show_image(world),
-        services=tuple(_show_service(world, s, wishes, moment) for s in world.services.values()),
+        services=tuple(
+            _show_hold(_show_service(world, state, wishes, moment), state, holds.get(name))
+            for name, state in world.services.items()
+        ),
         candidates=tuple(_show_candidate(world, c) for c in world.candidates.values()),
         problems=(*_damages(world), *_standing(world), *world.leftovers, *world.problems),
         previous_run=world.previous,
@@ -53,10 +58,10 @@ def take_snapshot(world: World, moment: Moment) -> StatusSnapshot:
 
 def judge(world: World) -> tuple[AgentState, str]:
     """State of the whole and the reason, in one sentence."""
-    if not world.settings.enabled:
-        return AgentState.DISABLED, "switched off by configuration"
     if world.stopping:
         return AgentState.STOPPING, "asked to stop"
+    if off := rollout.explain_off(world.settings):
+        return AgentState.DISABLED, off
     if world.services:
         return _add_damage(world, *_judge_services(world))
     if world.active is not None:
@@ -65,7 +70,8 @@ def judge(world: World) -> tuple[AgentState, str]:
 
 
 def _judge_services(world: World) -> tuple[AgentState, str]:
-    states = world.services.values()
+    held = rollout.find_held(world)
+    states = [s for name, s in world.services.items() if name not in held]
     lost = [s for s in states if s.spec.essential and s.phase is ServicePhase.PARKED]
     if lost:
         return AgentState.FAILED, f"essential {_describe(lost)}"
@@ -74,9 +80,13 @@ def _judge_services(world: World) -> tuple[AgentState, str]:
         return AgentState.DEGRADED, _describe(hurt)
     waiting = [s for s in states if s.phase not in DONE]
     if waiting:
-        done = len(world.services) - len(waiting)
-        return AgentState.ACTIVATING, f"{done} of {len(world.services)} services are ready"
-    return AgentState.READY, f"all {len(world.services)} services are ready"
+        done = len(states) - len(waiting)
+        return AgentState.ACTIVATING, f"{done} of {len(states)} services are ready"
+    missed = [name for name in held if world.services[name].spec.essential or not states]
+    if missed:
+        return AgentState.DEGRADED, f"{', '.join(sorted(missed)[:NAMED])} must not run"
+    more = f", {len(held)} must not run" if held else ""
+    return AgentState.READY, f"all {len(states)} services are ready{more}"
 
 
 def _add_damage(world: World, state: AgentState, reason: str) -> tuple[AgentState, str]:
@@ -95,7 +105,8 @@ def _damages(world: World) -> tuple[Problem, ...]:
 
 def _standing(world: World) -> tuple[Problem, ...]:
     """What lasts until it is mended."""
-    return (world.saving.problem,) if world.saving.problem else ()
+    found = (world.saving.problem, world.settings_problem, reload.find_pending(world))
+    return tuple(problem for problem in found if problem)
 
 
 def _judge_search(world: World) -> tuple[AgentState, str]:
@@ -172,6 +183,17 @@ def _show_service(
         requires=state.spec.requires,
         wants=state.spec.wants,
         after=state.spec.after,
+    )
+
+
+def _show_hold(
+    shown: ServiceStatus, state: ServiceState, hold: rollout.HeldBy | None
+) -> ServiceStatus:
+    """A service that must not run, once nothing of it is left."""
+    if hold is None or state.phase is not ServicePhase.IDLE:
+        return shown
+    return replace(
+        shown, state=hold.state, reason=hold.reason, code=None, hint=hold.hint, waiting_for=()
     )
 
 

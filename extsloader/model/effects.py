@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from extsloader.model.control import Answer
 from extsloader.model.events import TimerId
 from extsloader.model.history import History
 from extsloader.model.ids import Digest, ServiceName, SourceId
@@ -143,6 +144,19 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """Read and check the configuration anew: SettingsLoaded or SettingsRefused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Tell an operator what came of his request; no event."""
+
+    request: int
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
 class SaveHistory:
     """Write it to the disk: HistorySaved."""
 
@@ -172,6 +186,8 @@ Effect = (
     | SetTimer
     | CancelTimer
     | Record
+    | LoadSettings
+    | Reply
     | SaveHistory
     | Finish
 )

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from extsloader.model.control import Verb
 from extsloader.model.ids import Digest, ServiceName, SourceId
 from extsloader.model.manifest import StoredImage
 from extsloader.model.plan import Bundle
 from extsloader.model.reasons import Problem
+from extsloader.model.settings import Settings
 from extsloader.model.source import Source, Superblock
 
 
@@ -243,7 +245,31 @@ class TimerFired:
 
 @dataclass(frozen=True, slots=True)
 class StopAsked:
-    """The agent shall stop its services and end (SIGTERM)."""
+    """The agent shall stop its services and end (SIGTERM); a second time: at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An operator wants something; `request` is the number to answer to, 0 for a signal."""
+
+    verb: Verb
+    uid: int
+    service: str = ""
+    request: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsLoaded:
+    """The configuration was read anew, and is good."""
+
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsRefused:
+    """It was read anew, and is not good, or could not be read: all of its problems."""
+
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +318,9 @@ Event = (
     | ServiceRemoved
     | TimerFired
     | StopAsked
+    | Asked
+    | SettingsLoaded
+    | SettingsRefused
     | HistorySaved
     | EffectFailed
 )

@@ -13,7 +13,7 @@ class Severity(IntEnum):
 
 
 GOOD = frozenset({"ready", "verified", "mounted", "finished", "stored", "disabled"})
-WARNING = frozenset({"backing-off", "degraded", "retrying", "killing", "refused"})
+WARNING = frozenset({"backing-off", "degraded", "retrying", "killing", "refused", "denied"})
 ERROR = frozenset({"failed", "parked", "broken", "damaged"})
 
 

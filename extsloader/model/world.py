@@ -131,6 +131,10 @@ class World:
     history: History = field(default_factory=History)  # without what `services` knows better
     previous: PreviousRun | None = None
     saving: Saving = field(default_factory=Saving)
+    providers: tuple[str, ...] = ()
+    reloading: tuple[int, ...] | None = None  # who waits for the configuration that is being read
+    not_in_force: tuple[str, ...] = ()  # settings that differ from the files until a restart
+    settings_problem: Problem | None = None  # why the newest configuration was not taken
     awaited: frozenset[str] = frozenset()  # providers whose first listing is still to come
     candidates: Mapping[SourceId, Candidate] = field(default_factory=dict)
     images: Mapping[Digest, Image] = field(default_factory=dict)

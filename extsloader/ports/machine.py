@@ -9,6 +9,7 @@ from extsloader.model.history import History
 from extsloader.model.ids import Digest, ServiceName
 from extsloader.model.manifest import Readiness, Resources, Service, StoredImage
 from extsloader.model.plan import Bundle, ContainerPlan, MountStep
+from extsloader.model.settings import Settings
 from extsloader.model.source import Source, Superblock
 from extsloader.model.status import Usage
 from extsloader.ports.state import StatePort
@@ -180,3 +181,4 @@ class Ports:
     readiness: ReadinessPort
     store: ImageStorePort
     history: StatePort[History]
+    load_settings: Callable[[], Settings]  # blocks; raises SettingsError

@@ -10,7 +10,7 @@ from structlog.typing import FilteringBoundLogger
 from extsloader.model import effects as fx
 from extsloader.model import events as ev
 from extsloader.model.effects import Effect
-from extsloader.model.errors import ImageRefusedError, MachineError
+from extsloader.model.errors import ImageRefusedError, MachineError, SettingsError
 from extsloader.model.history import History
 from extsloader.model.ids import Digest, SourceId
 from extsloader.model.reasons import Code, Problem
@@ -39,6 +39,7 @@ class Executor:
     ) -> None:
         self._sources = ports.sources
         self._history = ports.history
+        self._load_settings = ports.load_settings
         self._writing = asyncio.Lock()
         self._images = ImageWork(ports, threads)
         self._services = ServiceWork(ports, threads, emit)
@@ -91,6 +92,12 @@ class Executor:
             case _:
                 self._spawn(effect)
 
+    async def _reload(self) -> ev.SettingsLoaded | ev.SettingsRefused:
+        try:
+            return ev.SettingsLoaded(await self._threads.run(self._load_settings))
+        except SettingsError as error:
+            return ev.SettingsRefused(error.problems)
+
     def _spawn(self, effect: Effect) -> None:
         task = self._tasks.spawn(type(effect).__name__, self._carry_out(effect))
         if isinstance(effect, fx.Probe | fx.Verify):
@@ -142,6 +149,8 @@ class Executor:
                 return await self._images.check(digest)
             case fx.DropImage(digest):
                 await self._images.drop(digest)
+            case fx.LoadSettings():
+                return await self._reload()
             case fx.SaveHistory(history):
                 await self.save(history)
                 return ev.HistorySaved()

@@ -28,6 +28,8 @@ def answer(effect: Effect, problem: Problem) -> Event:
             return ev.ServiceChecked(service, run, ready=False, detail=problem.message)
         case fx.RemoveService(plan, run):
             return ev.ServiceRemoved(plan.service, run, problem)
+        case fx.LoadSettings():
+            return ev.SettingsRefused((problem.message,))
         case fx.SaveHistory():
             return ev.HistorySaved(problem)
         case _:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from extsloader.model.errors import ImageRefusedError, MachineError
+from extsloader.model.errors import ImageRefusedError, MachineError, SettingsError
 from extsloader.model.events import (
     Cause,
     CauseKind,
@@ -23,6 +23,7 @@ from extsloader.model.ids import Digest, ServiceName, SourceId, short
 from extsloader.model.manifest import ProbeKind, Readiness, Resources, Service, StoredImage
 from extsloader.model.plan import Bundle, ContainerPlan, MountKind, MountStep
 from extsloader.model.reasons import Code, Problem
+from extsloader.model.settings import Settings
 from extsloader.model.source import Source, Superblock
 from extsloader.model.status import Usage
 from extsloader.ports.machine import Emit, Ports
@@ -90,6 +91,7 @@ class FakeMachine:
         self.damaged: set[Digest] = set()  # of which a bad block was read
         self.pid = 1000
         self.history: list[bytes] = []  # generations of the state file, the newest last
+        self.settings: Settings | tuple[str, ...] = Settings()  # or what is wrong with them
         self.history_fails: Problem | None = None
         self.emit: Emit = lambda _event: None
         self.on_exit: Callable[[ServiceName, int, Cause], None] = lambda *_: None
@@ -107,7 +109,13 @@ class FakeMachine:
             readiness=FakeReadiness(self),
             store=FakeStore(self),
             history=FakeHistory(self),
+            load_settings=self.load_settings,
         )
+
+    def load_settings(self) -> Settings:
+        if isinstance(self.settings, Settings):
+            return self.settings
+        raise SettingsError(self.settings)
 
     def log(self, *words: object) -> None:
         self.calls.append(" ".join(str(word) for word in words))

@@ -92,6 +92,8 @@ class UnrulyLife:
                 self.tell(ev.ImageChecked(digest, self.machine.find_damage(digest, fate.problem())))
             case fx.SaveHistory():
                 self.tell(ev.HistorySaved(fate.problem()))
+            case fx.LoadSettings():
+                self.tell(ev.SettingsLoaded(self.world.settings))
             case fx.CheckReady(name, run):
                 self.tell(ev.ServiceChecked(name, run, ready=fate.goes_well()))
             case _:

@@ -116,12 +116,12 @@ class UnrulyMachine:
                 self.timers[timer] = now + delay
             case fx.CancelTimer(timer):
                 self.timers.pop(timer, None)
-            case fx.SaveHistory():
-                self._begin(("history",), effect)
+            case fx.SaveHistory() | fx.LoadSettings():
+                self._begin((type(effect),), effect)
             case fx.Finish():
                 self._finish()
             case _:
-                assert isinstance(effect, fx.Record)
+                assert isinstance(effect, fx.Record | fx.Reply)
 
     def find_damage(self, digest: Digest, problem: Problem | None) -> Problem | None:
         """What a check of the image says, if it does not fail."""
@@ -180,6 +180,6 @@ class UnrulyMachine:
         assert not self.mounted, "an image is left"
         assert not self.layers, "mounts are left"
         assert not self.containers, "containers are left"
-        kinds = (fx.ListSources, fx.CheckReady, fx.SaveHistory)
+        kinds = (fx.ListSources, fx.CheckReady, fx.SaveHistory, fx.LoadSettings)
         assert all(isinstance(effect, kinds) for effect in self.in_flight.values())
         self.finished = True

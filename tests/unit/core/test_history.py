@@ -1,6 +1,7 @@
 """What an agent remembers of the one before, and when it is written."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ RECORD = ServiceRecord(
 )
 
 
-def device(boot: str = "this", **fields: object) -> World:
+def device(boot: str = "this", **fields: Any) -> World:
     return builders.world(machine=Machine(arch="amd64", boot=boot), **fields)
 
 

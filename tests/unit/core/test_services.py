@@ -67,7 +67,7 @@ def forgotten(step: Step) -> set[TimerKind]:
     return {e.timer.kind for e in step.effects if isinstance(e, fx.CancelTimer)}
 
 
-@pytest.mark.parametrize(("phase", "fact"), FACTS)
+@pytest.mark.parametrize(("phase", "fact"), [key for key in FACTS if key[1] in REPORTS])
 def test_each_fact_leads_where_the_table_says(phase: P, fact: Fact) -> None:
     assert worlds.state(report(one(phase), fact).world, "a").phase is FACTS[phase, fact]
 
@@ -80,7 +80,7 @@ LET_PASS = {
 
 
 @pytest.mark.parametrize("phase", P)
-@pytest.mark.parametrize("fact", Fact)
+@pytest.mark.parametrize("fact", REPORTS)
 def test_a_fact_that_the_table_does_not_know_changes_nothing_or_is_our_bug(
     phase: P, fact: Fact
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from extsloader.model import effects as fx
 from extsloader.model import events as ev
+from extsloader.model.control import Answer, Result
 from extsloader.model.effects import Effect
 from extsloader.model.events import Event, TimerId, TimerKind
 from extsloader.model.history import History
@@ -36,6 +37,7 @@ ANSWERS: list[tuple[Effect, Event]] = [
         fx.CheckReady(A, 3, Readiness()),
         ev.ServiceChecked(A, 3, ready=False, detail="cannot do it: no such file"),
     ),
+    (fx.LoadSettings(), ev.SettingsRefused(("cannot do it: no such file",))),
     (fx.SaveHistory(History()), ev.HistorySaved(NO)),
     (fx.RemoveService(PLAN, 3, unmount=True), ev.ServiceRemoved(A, 3, NO)),
 ]
@@ -48,6 +50,7 @@ OTHERS: list[Effect] = [
     fx.CancelTimer(TimerId(TimerKind.CHOOSE)),
     fx.Record(Change(subject="agent", old="a", new="b")),
     fx.Finish(),
+    fx.Reply(1, Answer(result=Result.ALREADY, message="nothing has changed")),
 ]
 
 
