@@ -34,10 +34,10 @@ from extsloader.core.integrity import explain_integrity, name_integrity
 from extsloader.model.control import Verb
 from extsloader.model.effects import Effect, Reply
 from extsloader.model.errors import MachineError
-from extsloader.model.events import AgentStarted, Asked, StopAsked
+from extsloader.model.events import AgentStarted, Asked, HistorySaved, StopAsked
 from extsloader.model.history import Ending, History
 from extsloader.model.machine import Machine
-from extsloader.model.reasons import Problem
+from extsloader.model.reasons import Code, Problem
 from extsloader.model.settings import Settings
 from extsloader.model.status import AgentStatus, Change
 from extsloader.model.world import World
@@ -49,6 +49,7 @@ from extsloader.runtime.loop import Loop
 from extsloader.runtime.threads import Threads
 from extsloader.settings.start import Process
 
+SAVE_TIME = 5.0  # seconds that a disk may take
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -214,6 +215,8 @@ async def _run(agent: Agent, stack: AsyncExitStack) -> World:
     await socket.start()
     stack.push_async_callback(socket.close)
     stack.push_async_callback(agent.executor.close)
+    if problem := await _save(agent.executor, collect(agent.loop.world)):
+        agent.loop.put(HistorySaved(problem))  # it is told, and tried again
     agent.executor.start()
     running = asyncio.get_running_loop()
     for number in STOPPING:
@@ -226,11 +229,21 @@ async def _run(agent: Agent, stack: AsyncExitStack) -> World:
     agent.notifier.ready()
     world = await agent.loop.run()
     left = [*world.leftovers, *await agent.executor.clear()]
-    try:
-        await agent.executor.save(replace(collect(world), ended=Ending.STOPPED))
-    except MachineError as error:
-        left.append(error.problem)
+    if problem := await _save(agent.executor, replace(collect(world), ended=Ending.STOPPED)):
+        left.append(problem)
     return replace(world, leftovers=tuple(left))
+
+
+async def _save(executor: Executor, history: History) -> Problem | None:
+    """Before anything else is done, and after everything is; why it could not be written."""
+    try:
+        async with asyncio.timeout(SAVE_TIME):
+            await executor.save(history)
+    except MachineError as error:
+        return error.problem
+    except TimeoutError:
+        return Problem(Code.STATE, f"cannot write the history within {SAVE_TIME:g} s")
+    return None
 
 
 def _close_parent(cgroups: CgroupPort, left: list[Problem]) -> None:

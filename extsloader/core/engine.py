@@ -38,7 +38,7 @@ def step(world: World, event: Event, moment: Moment) -> Step:
 def _apply(world: World, event: Event, moment: Moment) -> Step:
     match event:
         case ev.AgentStarted(providers):
-            return _begin(world, providers).then(history.save, moment)
+            return _begin(world, providers)
         case ev.SourceSeen(source):
             return candidates.see(world, source)
         case ev.SourceGone(path):

@@ -40,7 +40,7 @@ async def test_a_killed_agent_has_left_counts_and_causes() -> None:
     async with running(machine, builders.world()) as agent:
         machine.plug(stick())
         await agent.until_service("worker", "parked")
-        await agent.until(lambda _: "parked" in str(machine.history[-1]))
+        await agent.until(lambda _: "parked" in str(machine.history[-1:]))
     record = last_written(machine).services[ServiceName("worker")]
     assert (record.restarts, record.failures, record.last_exit) == (5, 6, CRASH)
     world = next_world(machine)
@@ -72,8 +72,10 @@ async def test_a_disk_that_takes_no_history_disturbs_nobody_and_is_told() -> Non
     machine.history_fails = Problem(Code.STATE, "cannot write it: no space left on device")
     async with running(machine, builders.world()) as agent:
         machine.plug(stick())
-        snapshot = await agent.until_state("ready")
+        await agent.until_state("ready")
+        snapshot = await agent.until(lambda s: bool(s.problems))
         assert [problem.code for problem in snapshot.problems] == [Code.STATE]
+        assert snapshot.state == "ready"
         machine.history_fails = None
         await agent.until(lambda s: not s.problems)
     assert last_written(machine).ended is Ending.RUNNING  # the last word is the shell's

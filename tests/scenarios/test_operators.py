@@ -87,7 +87,7 @@ async def test_a_pause_survives_a_reboot() -> None:
         await order(agent, Verb.PAUSE, "web")
         await order(agent, Verb.STOP, "telemetry")
         await agent.until_service("web", "paused")
-        await agent.until(lambda _: "paused" in str(machine.history[-1]))
+        await agent.until(lambda _: "paused" in str(machine.history[-1:]))
     async with running(machine, next_world(machine, "second boot")) as agent:
         machine.plug(stick())
         await agent.until_state("ready")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from extsloader.core import engine, history
+from extsloader.core import history
 from extsloader.core.history import APART, KEPT, SAVE
 from extsloader.model import effects as fx
 from extsloader.model import events as ev
@@ -174,13 +174,6 @@ def test_a_quiet_agent_writes_soon_and_a_busy_one_now_and_then() -> None:
 def test_what_is_not_to_be_remembered_is_no_reason_to_write() -> None:
     world = builders.world()
     assert history.settle(world, replace(world, overdue=True), builders.moment()).effects == ()
-
-
-def test_the_first_thing_that_an_agent_does_is_to_write_that_it_started() -> None:
-    step = engine.step(begin(None), ev.AgentStarted(()), builders.moment(3))
-    (saved,) = step.effects
-    assert isinstance(saved, fx.SaveHistory)
-    assert (saved.history.boot, saved.history.ended) == ("this", Ending.RUNNING)
 
 
 def test_one_write_at_a_time_and_the_newest_state_after_it() -> None:
