@@ -48,7 +48,7 @@ def find_wishes(world: World) -> Wishes:
     Nor is it held itself, by configuration or by an operator.
     """
     wishes: dict[ServiceName, bool] = {}
-    image_wanted = images.is_wanted(world, world.active)
+    image_wanted = images.is_in_use(world)
     holds = rollout.find_holds(world)
     for name, state in world.services.items():
         wishes[name] = (

@@ -124,6 +124,16 @@ def is_wanted(world: World, digest: Digest | None) -> bool:
     return wanted and rollout.is_on(world.settings)
 
 
+def is_in_use(world: World) -> bool:
+    """Whether services may run from the active image.
+
+    One that is being unmounted is lost, even if it is wanted again meanwhile.
+    """
+    image = world.images.get(world.active) if world.active else None
+    mounted = image is not None and image.phase is ImagePhase.MOUNTED
+    return mounted and is_wanted(world, world.active)
+
+
 def _begin(world: World, image: Image, order: Order, effect: Effect) -> Step:
     return Step(_put(world, replace(image, phase=LEADS_TO[order])), (effect,))
 

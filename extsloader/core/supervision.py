@@ -47,6 +47,7 @@ FACTS: dict[tuple[P, Fact], P] = {
     (P.CREATING, Fact.CREATED): P.CREATED,
     (P.CREATING, Fact.ADOPTED): P.STARTED,
     (P.CREATING, Fact.FAILED): P.REMOVING,
+    (P.CREATING, Fact.EXITED): P.REMOVING,  # between two agents
     (P.CREATED, Fact.EXITED): P.REMOVING,
     (P.STARTING, Fact.STARTED): P.STARTED,
     (P.STARTING, Fact.FAILED): P.REMOVING,

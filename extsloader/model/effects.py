@@ -72,7 +72,10 @@ class DropImage:
 
 @dataclass(frozen=True, slots=True)
 class CreateService:
-    """Mounts, cgroup and container, not yet started: ServiceCreated or ServiceFailed."""
+    """Mounts, cgroup and container, not yet started: ServiceCreated or ServiceFailed.
+
+    Or ServiceExited, when it has run under an earlier agent and ended while nobody watched.
+    """
 
     plan: ContainerPlan
     run: int

@@ -115,6 +115,12 @@ class RuntimePort(Protocol):
         Also the end of one that was killed before its start, but of none that was deleted.
         """
 
+    async def find_end(self, plan: ContainerPlan) -> Cause | None:
+        """How a container of an earlier agent and the same image ended while nobody watched.
+
+        None for one that runs, was never started, or is not there. Deleting it forgets its end.
+        """
+
     async def create(self, plan: ContainerPlan) -> tuple[int, bool]:
         """Create the container; returns its pid and whether it runs already (adopted).
 

@@ -85,6 +85,7 @@ class FakeMachine:
         self.containers: dict[str, int] = {}
         self.origins: dict[str, Digest] = {}  # the image that a container was made from
         self.running: set[str] = set()
+        self.ends: dict[str, Cause] = {}  # of containers that had run and were not deleted
         self.ended: set[str] = set()  # containers whose end was reported
         self.mount_fails: Problem | None = None
         self.verity: set[Digest] = set()  # images that are watched by dm-verity
@@ -143,6 +144,8 @@ class FakeMachine:
     def end(self, service: str, cause: Cause) -> None:
         """The main process of the service ends, started or not."""
         if self.is_alive(service):
+            if service in self.running:
+                self.ends[service] = cause
             self.running.discard(service)
             self.ended.add(service)
             self.on_exit(ServiceName(service), self.containers[service], cause)
@@ -154,6 +157,7 @@ class FakeMachine:
         """Its container is deleted, and its end is nobody's business."""
         self.running.discard(service)
         self.ended.discard(service)
+        self.ends.pop(service, None)
         self.containers.pop(service, None)
 
     def notify(self, service: str) -> None:
@@ -336,6 +340,10 @@ class FakeRuntime:
 
     def start_watching(self, on_exit: Callable[[ServiceName, int, Cause], None]) -> None:
         self._machine.on_exit = on_exit
+
+    async def find_end(self, plan: ContainerPlan) -> Cause | None:
+        ours = self._machine.origins.get(plan.service, plan.digest) == plan.digest
+        return self._machine.ends.get(plan.service) if ours else None
 
     async def create(self, plan: ContainerPlan) -> tuple[int, bool]:
         self._machine.log("create", plan.service)

@@ -7,7 +7,7 @@ from extsloader.core import engine
 from extsloader.model import effects as fx
 from extsloader.model import events as ev
 from extsloader.model.effects import Effect
-from extsloader.model.events import Cause, Event, TimerId, TimerKind
+from extsloader.model.events import Cause, CauseKind, Event, TimerId, TimerKind
 from extsloader.model.ids import ServiceName
 from extsloader.model.machine import Machine, Moment
 from extsloader.model.manifest import ProbeKind, StoredImage
@@ -138,6 +138,8 @@ class UnrulyLife:
                 self.tell(ev.ServiceRemoved(plan.service, run, problem))
             case fx.CreateService(plan, run) if problem:
                 self.tell(ev.ServiceFailed(plan.service, run, problem))
+            case fx.CreateService(plan, run) if run == 1 and not fate.goes_well():
+                self.tell(ev.ServiceExited(plan.service, run, Cause(CauseKind.CODE, 7)))
             case fx.CreateService(plan, run):
                 self.machine.containers[plan.service] = Container(run)
                 adopted = run == 1 and not fate.goes_well()

@@ -116,8 +116,10 @@ class UnrulyMachine:
                 self.timers[timer] = now + delay
             case fx.CancelTimer(timer):
                 self.timers.pop(timer, None)
-            case fx.SaveHistory() | fx.LoadSettings():
-                self._begin((type(effect),), effect)
+            case fx.SaveHistory():
+                self._begin(("history",), effect)
+            case fx.LoadSettings():  # lives also change their settings without it
+                self._begin(("settings", object()), effect)
             case fx.Finish():
                 self._finish()
             case _:

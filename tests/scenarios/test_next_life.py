@@ -6,7 +6,7 @@ from extsloader.core.history import begin
 from extsloader.model.events import Cause, CauseKind
 from extsloader.model.history import Ending, History
 from extsloader.model.ids import ServiceName
-from extsloader.model.manifest import Restart
+from extsloader.model.manifest import Restart, RestartPolicy
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.world import World
 from tests.fakes import builders
@@ -56,6 +56,23 @@ async def test_a_killed_agent_has_left_counts_and_causes() -> None:
         explanation = agent.hub.explain(ServiceName("worker"))
         assert explanation
         assert [change.new for change in explanation.history][-1] == "parked"
+
+
+async def test_who_died_while_no_agent_watched_is_judged_as_if_one_had() -> None:
+    machine = FakeMachine()
+    machine.ends["worker"] = CRASH
+    machine.ends["other"] = Cause(CauseKind.CODE, 0)
+    job = builders.service("other", restart=Restart(policy=RestartPolicy.ON_FAILURE))
+    medium = stick()
+    medium.verdict = builders.stored(builders.service("worker"), job)
+    async with running(machine, builders.world()) as agent:
+        machine.plug(medium)
+        await agent.until_state("ready")
+        assert agent.states() == {"other": "finished", "worker": "ready"}
+        assert (agent.service("worker").restarts, agent.service("worker").last_exit) == (
+            1,
+            "exit code 7",
+        )
 
 
 async def test_a_crash_storm_is_written_every_five_seconds_at_most() -> None:

@@ -128,8 +128,8 @@ def test_a_start_is_about_the_run_that_was_created() -> None:
 
 def test_a_service_without_a_plan_cannot_be_created_nor_removed_from_the_machine() -> None:
     world = one(P.STARTED, plan=None)
-    with pytest.raises(IllegalTransitionError, match="has no plan"):
-        services.create(world, worlds.state(world, "a"), builders.moment())
+    again = services.create(world, worlds.state(world, "a"), builders.moment())
+    assert (worlds.phases(again.world)["a"], again.effects) == ("parked", ())
     with pytest.raises(IllegalTransitionError, match="has no plan"):
         report(world, Fact.EXITED)
 
