@@ -1,11 +1,17 @@
-"""`python -m bench [idle|verification|starting|boot]…`, all of them without a name."""
+"""`python -m bench [idle|verification|starting|recovery|boot]…`, all of them without a name."""
 
 import os
 import sys
 
-from bench import boot, idle, starting, verification
+from bench import boot, idle, recovery, starting, verification
 
-CASES = {"idle": idle, "verification": verification, "starting": starting, "boot": boot}
+CASES = {
+    "idle": idle,
+    "verification": verification,
+    "starting": starting,
+    "recovery": recovery,
+    "boot": boot,
+}
 
 
 def main() -> int:

@@ -32,9 +32,9 @@ from extsloader.adapters.verifier import Verifier
 from extsloader.core.history import begin, collect, is_possible
 from extsloader.core.integrity import explain_integrity, name_integrity
 from extsloader.model.control import Verb
-from extsloader.model.effects import Effect, Reply
+from extsloader.model.effects import Effect, KeepSocket, Reply
 from extsloader.model.errors import MachineError
-from extsloader.model.events import AgentStarted, Asked, HistorySaved, StopAsked
+from extsloader.model.events import AgentStarted, Asked, EffectFailed, HistorySaved, StopAsked
 from extsloader.model.history import Ending, History
 from extsloader.model.machine import Machine
 from extsloader.model.reasons import Code, Problem
@@ -46,6 +46,7 @@ from extsloader.runtime.control import Control
 from extsloader.runtime.executor import Executor
 from extsloader.runtime.hub import Hub, Live
 from extsloader.runtime.loop import Loop
+from extsloader.runtime.tasks import Tasks
 from extsloader.runtime.threads import Threads
 from extsloader.settings.start import Process
 
@@ -185,6 +186,10 @@ class Agent:
         )
         self.loop = Loop(world, read_moment, self._execute, self.hub.publish, journal.log)
         self.control = Control(self.loop.put)
+        self.socket = StatusSocket(
+            self.hub, self.control, settings.paths.socket, settings.socket_group
+        )
+        self.tasks = Tasks()
         self.executor = Executor(ports, Threads(), self.loop.put, self._record, journal.log)
         self._journal = journal
 
@@ -198,10 +203,19 @@ class Agent:
         self.loop.put(Asked(verb=Verb.RELOAD, uid=0))
 
     def _execute(self, effect: Effect) -> None:
-        if isinstance(effect, Reply):
-            self.control.reply(effect.request, effect.answer)
-        else:
-            self.executor.execute(effect)
+        match effect:
+            case Reply(request, answer):
+                self.control.reply(request, answer)
+            case KeepSocket():
+                self.tasks.spawn("keep the socket", self._keep_socket())
+            case _:
+                self.executor.execute(effect)
+
+    async def _keep_socket(self) -> None:
+        try:
+            await self.socket.keep()
+        except MachineError as error:
+            self.loop.put(EffectFailed(error.problem))
 
     def _record(self, change: Change) -> None:
         self._journal.write_change(self.hub.record(change))
@@ -210,10 +224,9 @@ class Agent:
 
 
 async def _run(agent: Agent, stack: AsyncExitStack) -> World:
-    settings = agent.settings
-    socket = StatusSocket(agent.hub, agent.control, settings.paths.socket, settings.socket_group)
-    await socket.start()
-    stack.push_async_callback(socket.close)
+    await agent.socket.start()
+    stack.push_async_callback(agent.socket.close)
+    stack.push_async_callback(agent.tasks.close)
     stack.push_async_callback(agent.executor.close)
     if problem := await _save(agent.executor, collect(agent.loop.world)):
         agent.loop.put(HistorySaved(problem))  # it is told, and tried again

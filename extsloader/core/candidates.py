@@ -17,7 +17,7 @@ back by then (`called_off` and present), the report is about its earlier visit: 
 from collections.abc import Iterable
 from dataclasses import replace
 
-from extsloader.core import admit, backoff, rollout
+from extsloader.core import admit, backoff, rollout, safe_mode
 from extsloader.core.step import Step, put
 from extsloader.model.effects import CancelHelper, Effect, Probe, SetTimer, Verify
 from extsloader.model.errors import IllegalTransitionError
@@ -79,6 +79,8 @@ def take_listing(world: World, provider: str, sources: tuple[Source, ...]) -> St
 
 def stop_awaiting(world: World, provider: str) -> World:
     """The first listing of a provider has come, or will not come."""
+    if provider not in world.awaited:
+        return world
     return replace(world, awaited=world.awaited - {provider})
 
 
@@ -169,7 +171,9 @@ def is_undecided(world: World) -> bool:
 
 def _admit(world: World, source: Source) -> World:
     """Begin anew with a source: nothing of it has been read."""
-    problem = admit.refuse_unprobed(source, world.settings.filters, world.settings.paths.store)
+    problem = safe_mode.refuse(world, source) or admit.refuse_unprobed(
+        source, world.settings.filters, world.settings.paths.store
+    )
     phase = CandidatePhase.IGNORED if problem else CandidatePhase.NEW
     return _put(world, Candidate(source=source, phase=phase, problem=problem))
 

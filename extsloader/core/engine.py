@@ -9,6 +9,7 @@ from extsloader.core import (
     history,
     images,
     operators,
+    reconcile,
     reload,
     rollout,
     services,
@@ -38,7 +39,7 @@ def step(world: World, event: Event, moment: Moment) -> Step:
 def _apply(world: World, event: Event, moment: Moment) -> Step:
     match event:
         case ev.AgentStarted(providers):
-            return _begin(world, providers)
+            return _begin(world, providers, moment)
         case ev.SourceSeen(source):
             return candidates.see(world, source)
         case ev.SourceGone(path):
@@ -98,9 +99,10 @@ def _settle(world: World, moment: Moment) -> Step:
     )
 
 
-def _begin(world: World, providers: tuple[str, ...]) -> Step:
+def _begin(world: World, providers: tuple[str, ...], moment: Moment) -> Step:
     begun = replace(world, providers=providers)
-    return reload.list_sources(begun) if rollout.is_on(world.settings) else Step(begun)
+    step = reload.list_sources(begun) if rollout.is_on(world.settings) else Step(begun)
+    return Step(step.world, (*step.effects, reconcile.begin(moment)))
 
 
 def _take_mounted(world: World, event: ev.ImageMounted, moment: Moment) -> Step:
@@ -115,6 +117,8 @@ def _fire(world: World, timer: TimerId, moment: Moment) -> Step:
             return images.end_waiting(world)
         case TimerId(TimerKind.SAVE):
             return history.fire(world, moment)
+        case TimerId(TimerKind.RECONCILE):
+            return reconcile.fire(world, moment)
         case TimerId(TimerKind.IMAGE):
             return images.check(world)
         case TimerId(TimerKind.RETRY, SourceId() as source):

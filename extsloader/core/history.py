@@ -6,6 +6,7 @@ seconds, as flash memory wears out and nobody gains from more.
 
 from dataclasses import replace
 
+from extsloader.core import safe_mode
 from extsloader.core.step import Step
 from extsloader.model.effects import CancelTimer, Effect, SaveHistory, SetTimer
 from extsloader.model.events import TimerId, TimerKind
@@ -45,6 +46,7 @@ def begin(world: World, found: History | None, problems: tuple[Problem, ...], wa
     past = found or History()
     same_boot = past.boot == boot
     holds = {n: h for n, h in past.holds.items() if same_boot or h is Hold.PAUSED}
+    starts = past.starts + 1 if past.ended is Ending.RUNNING else 1
     services = past.services if same_boot else {n: _cool(r) for n, r in past.services.items()}
     return replace(
         world,
@@ -53,9 +55,11 @@ def begin(world: World, found: History | None, problems: tuple[Problem, ...], wa
             boot=boot,
             started=wall,
             ended=Ending.RUNNING,
+            starts=starts,
             holds=holds,
             services=services,
         ),
+        safe=safe_mode.is_due(starts),
         previous=_describe(found, boot) if found or problems else None,
         problems=(*world.problems, *problems),
     )
@@ -64,6 +68,7 @@ def begin(world: World, found: History | None, problems: tuple[Problem, ...], wa
 def is_possible(history: History) -> bool:
     """Whether an agent can have written it: a good checksum does not say that."""
     counts = [n for r in history.services.values() for n in (r.restarts, r.failures)]
+    counts.append(history.starts)
     longest = max((len(changes) for changes in history.changes.values()), default=0)
     return min(counts, default=0) >= 0 and longest <= KEPT_OTHERS
 

@@ -146,9 +146,17 @@ def _wait(world: World) -> Step:
 
 
 def _best(world: World) -> Image | None:
-    """The highest sequence; of equals the first that was verified (dicts keep their order)."""
+    """The highest sequence; of equals the first that was verified (dicts keep their order).
+
+    In safe mode the last one that is known to have run well goes before all others.
+    """
+
+    def worth(image: Image) -> tuple[bool, int]:
+        good = world.safe and image.stored.digest == world.history.good
+        return good, image.stored.manifest.sequence
+
     usable = [i for i in world.images.values() if i.phase is ImagePhase.STORED]
-    return max(usable, key=lambda image: image.stored.manifest.sequence, default=None)
+    return max(usable, key=worth, default=None)
 
 
 def drop_surplus(world: World) -> Step:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from hashlib import sha256
 
+from extsloader.core import safe_mode
 from extsloader.model.history import Hold
 from extsloader.model.ids import ServiceName
 from extsloader.model.settings import Rollout, Settings
@@ -56,9 +57,12 @@ def find_place(settings: Settings) -> float:
 def find_holds(world: World) -> Holds:
     """Every service that is kept from running, whatever its image wants, and by what."""
     rollout, asked = world.settings.rollout, world.history.holds
-    if not (asked or rollout.allow or rollout.deny):
+    if not (asked or rollout.allow or rollout.deny or world.safe):
         return {}
     found = {name: _find_hold(name, asked.get(name), rollout) for name in world.services}
+    if world.safe:
+        optional = HeldBy("excluded", "safe mode: it is not essential", safe_mode.LEAVE)
+        found |= {name: found[name] or optional for name in safe_mode.find_optional(world)}
     return {name: hold for name, hold in found.items() if hold}
 
 

@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
-from extsloader.core import candidates, fleet, reload, rollout
+from extsloader.core import candidates, fleet, reload, rollout, safe_mode
 from extsloader.core.history import count_restarts
 from extsloader.core.integrity import name_integrity
 from extsloader.core.supervision import UP
 from extsloader.model.ids import Digest, ServiceName, short
 from extsloader.model.machine import Moment
 from extsloader.model.reasons import Problem
+from extsloader.model.severity import severity
 from extsloader.model.source import name_place
 from extsloader.model.status import (
     AgentState,
@@ -63,7 +64,7 @@ def judge(world: World) -> tuple[AgentState, str]:
     if off := rollout.explain_off(world.settings):
         return AgentState.DISABLED, off
     if world.services:
-        return _add_damage(world, *_judge_services(world))
+        return _add_safe_mode(world, *_add_damage(world, *_judge_services(world)))
     if world.active is not None:
         return AgentState.ACTIVATING, f"mounting image {short(world.active)}"
     return _judge_search(world)
@@ -99,13 +100,25 @@ def _add_damage(world: World, state: AgentState, reason: str) -> tuple[AgentStat
     return AgentState.DEGRADED, "; ".join((*damages, reason))
 
 
+def _add_safe_mode(world: World, state: AgentState, reason: str) -> tuple[AgentState, str]:
+    """Whatever runs then, it is not all of it."""
+    if not world.safe:
+        return state, reason
+    return max(state, AgentState.DEGRADED, key=severity), f"safe mode: {reason}"
+
+
 def _damages(world: World) -> tuple[Problem, ...]:
     return tuple(image.damage for image in world.images.values() if image.damage)
 
 
 def _standing(world: World) -> tuple[Problem, ...]:
     """What lasts until it is mended."""
-    found = (world.saving.problem, world.settings_problem, reload.find_pending(world))
+    found = (
+        safe_mode.explain(world),
+        world.saving.problem,
+        world.settings_problem,
+        reload.find_pending(world),
+    )
     return tuple(problem for problem in found if problem)
 
 

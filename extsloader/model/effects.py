@@ -147,6 +147,11 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepSocket:
+    """Make the status socket anew if somebody has removed it; no event."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoadSettings:
     """Read and check the configuration anew: SettingsLoaded or SettingsRefused."""
 
@@ -189,6 +194,7 @@ Effect = (
     | SetTimer
     | CancelTimer
     | Record
+    | KeepSocket
     | LoadSettings
     | Reply
     | SaveHistory

@@ -24,6 +24,7 @@ class TimerKind(StrEnum):
     GRACE = "grace"  # too late to stop politely
     IMAGE = "image"  # the next look at the active image
     SAVE = "save"  # write the history
+    RECONCILE = "reconcile"  # look at everything, whether or not something was reported
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ class History:
     boot: str = ""  # random id of the boot (random(4)) in which it was written
     started: float = 0.0  # wall clock, seconds since 1970
     ended: Ending = Ending.RUNNING
+    starts: int = 0  # in a row that had no clean minute and no polite end, this one included
+    good: Digest | None = None  # the last image that ran well for a while
     holds: Mapping[ServiceName, Hold] = field(default_factory=dict)
     services: Mapping[ServiceName, ServiceRecord] = field(default_factory=dict)
     changes: Mapping[str, tuple[Change, ...]] = field(default_factory=dict)

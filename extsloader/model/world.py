@@ -130,6 +130,7 @@ class World:
     machine: Machine
     history: History = field(default_factory=History)  # without what `services` knows better
     previous: PreviousRun | None = None
+    safe: bool = False  # the agent has crashed again and again: only what is known to work
     saving: Saving = field(default_factory=Saving)
     providers: tuple[str, ...] = ()
     reloading: tuple[int, ...] | None = None  # who waits for the configuration that is being read

@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from extsloader.model.effects import Effect, Reply
+from extsloader.model.effects import Effect, KeepSocket, Reply
 from extsloader.model.events import AgentStarted, StopAsked
 from extsloader.model.ids import ServiceName
 from extsloader.model.machine import Moment
@@ -64,7 +64,7 @@ class Agent:
     def _execute(self, effect: Effect) -> None:
         if isinstance(effect, Reply):
             self.control.reply(effect.request, effect.answer)
-        else:
+        elif not isinstance(effect, KeepSocket):
             self.executor.execute(effect)
 
     def now(self) -> Moment:

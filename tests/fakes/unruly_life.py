@@ -21,6 +21,9 @@ from tests.fakes.unruly_machine import Container, UnrulyMachine
 Thing = TypeVar("Thing")
 
 
+FOR_EVER = {TimerKind.IMAGE, TimerKind.RECONCILE}
+
+
 class Fate(Protocol):
     """Decides how an order ends."""
 
@@ -175,7 +178,7 @@ class UnrulyLife:
     def go_on(self) -> bool:
         """Whatever happens next where all goes well; False when nothing does.
 
-        The look at the image from time to time is no event: it goes on for ever.
+        The looks at the image and at everything are no events: they go on for ever.
         """
         if self.machine.finished:
             return False
@@ -186,7 +189,7 @@ class UnrulyLife:
             self.answer(self.machine.in_flight.pop(key), Lucky())
         elif unready:
             self.notify(unready[0])
-        elif timers := [t for t in self.machine.timers if t.kind is not TimerKind.IMAGE]:
+        elif timers := [t for t in self.machine.timers if t.kind not in FOR_EVER]:
             self.fire(min(timers, key=lambda timer: self.machine.timers[timer]))
         else:
             return False

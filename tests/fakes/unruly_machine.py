@@ -123,7 +123,7 @@ class UnrulyMachine:
             case fx.Finish():
                 self._finish()
             case _:
-                assert isinstance(effect, fx.Record | fx.Reply)
+                assert isinstance(effect, fx.Record | fx.Reply | fx.KeepSocket)
 
     def find_damage(self, digest: Digest, problem: Problem | None) -> Problem | None:
         """What a check of the image says, if it does not fail."""

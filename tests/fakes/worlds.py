@@ -22,7 +22,8 @@ BY_NOTIFY = Readiness(kind=ProbeKind.NOTIFY, timeout=30)
 def tell(world: World, *events: Event, now: float = 0.0, dice: float = 0.0) -> Step:
     """All events in order, and the orders that they lead to.
 
-    Without the lines for the journal and the writing of the history, which follow any change.
+    Without the lines for the journal and the writing of the history, which follow any change, and
+    without the look at everything that comes by itself.
     """
     step = Step(world)
     for event in events:
@@ -31,7 +32,10 @@ def tell(world: World, *events: Event, now: float = 0.0, dice: float = 0.0) -> S
 
 
 def _is_for_the_record(effect: fx.Effect) -> bool:
-    is_timer = isinstance(effect, fx.SetTimer) and effect.timer.kind is TimerKind.SAVE
+    is_timer = isinstance(effect, fx.SetTimer) and effect.timer.kind in (
+        TimerKind.SAVE,
+        TimerKind.RECONCILE,
+    )
     return is_timer or isinstance(effect, fx.Record | fx.SaveHistory)
 
 

@@ -42,6 +42,19 @@ class StatusSocket:
         )
         return self
 
+    async def keep(self) -> None:
+        """Listen anew if the socket or its directory was removed; who is connected stays so.
+
+        Raises MachineError when something else lies in its place.
+        """
+        with suppress(FileNotFoundError):
+            if endpoint.identify(self._path) == self._identity:
+                return
+        before = self._server
+        await self.start()
+        if before:
+            before.close()
+
     async def close(self) -> None:
         """End all answers, also the endless ones, and take the socket away."""
         if self._server is None:

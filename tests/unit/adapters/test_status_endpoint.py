@@ -1,6 +1,7 @@
 """The status socket in the file system: a path of ours, 0750 and 0660, moved into place."""
 
 import os
+import shutil
 import socket
 import stat
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from extsloader.adapters.status_socket import StatusSocket, endpoint
+from extsloader.adapters.status_socket.endpoint import identify
 from extsloader.model.errors import MachineError
 from extsloader.model.reasons import Code
 from tests.fakes.status import FakeControl, FakeStatus
@@ -89,3 +91,15 @@ async def test_closing_leaves_a_successors_socket_alone(tmp_path: Path) -> None:
     await server.close()
     assert path.exists()
     successor.close()
+
+
+async def test_a_socket_that_somebody_removed_comes_back_and_clients_stay(tmp_path: Path) -> None:
+    async with listening(f"{tmp_path}/run/s.sock") as place:
+        connected = await place.client()
+        await place.server.keep()
+        identity = identify(place.path)
+        shutil.rmtree(tmp_path / "run")
+        await place.server.keep()
+        assert identify(place.path) != identity
+        assert (await connected.get("/v1/healthz"))[0] == 200
+        assert (await place.get("/v1/healthz"))[0] == 200

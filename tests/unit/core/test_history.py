@@ -70,7 +70,7 @@ def test_a_history_that_is_lost_is_told_and_nothing_else_depends_on_it() -> None
     assert world.previous
     assert world.previous.ended == "unknown"
     assert world.problems == (NO,)
-    assert world.history == History(boot="this", started=9.0)
+    assert world.history == History(boot="this", started=9.0, starts=1)
 
 
 def test_an_agent_that_starts_counts_as_crashed_until_it_says_more() -> None:

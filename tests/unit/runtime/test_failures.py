@@ -50,6 +50,7 @@ OTHERS: list[Effect] = [
     fx.CancelTimer(TimerId(TimerKind.CHOOSE)),
     fx.Record(Change(subject="agent", old="a", new="b")),
     fx.Finish(),
+    fx.KeepSocket(),
     fx.Reply(1, Answer(result=Result.ALREADY, message="nothing has changed")),
 ]
 
