@@ -17,6 +17,7 @@ from extsloader.model.ids import SourceId
 from extsloader.model.machine import Machine
 from extsloader.model.settings import Timeouts
 from extsloader.model.source import Source, SourceKind, file_generation
+from extsloader.model.trust import Bounds
 
 MIB = 1 << 20
 RUNS = 5
@@ -98,7 +99,7 @@ async def _verify(image: Path, store: Path) -> tuple[float, float]:
     source = Source(id=SourceId(str(image), generation), kind=SourceKind.FILE, size=status.st_size)
     started = time.perf_counter()
     stored, descriptor = await verifier.verify(
-        source, lambda done, _: marks.append((time.perf_counter(), done))
+        source, Bounds(), lambda done, _: marks.append((time.perf_counter(), done))
     )
     total = time.perf_counter() - started
     os.close(descriptor)

@@ -18,7 +18,12 @@ from extsloader.adapters.clock import read_moment
 from extsloader.adapters.directory import FileSources
 from extsloader.adapters.journal import Journal, LibraryLog, open_journal
 from extsloader.adapters.lock import take_lock
-from extsloader.adapters.machine_facts import read_clock_floor, read_machine, read_memory
+from extsloader.adapters.machine_facts import (
+    read_baked_floors,
+    read_clock_floor,
+    read_machine,
+    read_memory,
+)
 from extsloader.adapters.mounts.port import Mounts
 from extsloader.adapters.notify import Notifier, take_notifier
 from extsloader.adapters.oci.runtime import OciRuntime
@@ -27,6 +32,7 @@ from extsloader.adapters.service_log import ServiceLogs
 from extsloader.adapters.state_file import StateFile
 from extsloader.adapters.status_socket import StatusSocket
 from extsloader.adapters.store import Store
+from extsloader.adapters.tpm import TpmIndex, find_no_tpm
 from extsloader.adapters.udev import UdevSources
 from extsloader.adapters.verifier import Verifier
 from extsloader.core.history import begin, collect, is_possible
@@ -40,12 +46,14 @@ from extsloader.model.machine import Machine
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.settings import Settings
 from extsloader.model.status import AgentStatus, Change
+from extsloader.model.trust import Bounds
 from extsloader.model.world import World
 from extsloader.ports.machine import CgroupPort, Ports, SourcePort
 from extsloader.runtime.control import Control
 from extsloader.runtime.executor import Executor
 from extsloader.runtime.hub import Hub, Live
 from extsloader.runtime.loop import Loop
+from extsloader.runtime.memory_work import Recollection, decode_clock, decode_memory, recall
 from extsloader.runtime.tasks import Tasks
 from extsloader.runtime.threads import Threads
 from extsloader.settings.start import Process
@@ -96,16 +104,20 @@ async def serve(
             journal.log.warning("limit for all services not granted", reason=sentence)
         left: list[Problem] = []
         stack.callback(_close_parent, ports.cgroups, left)
-        found = ports.history.read()
+        threads = Threads()
+        recollection = await threads.run(recall, ports)
+        for problem in recollection.problems:
+            journal.log.warning("memory damaged", code=problem.code, reason=problem.message)
+        found = await threads.run(ports.history.read)
         begun = begin(
-            World(settings=settings, machine=machine),
+            _first_world(settings, machine, recollection),
             found.value,
             found.problems,
             read_moment().wall,
         )
         if begun.previous:
             journal.log.info("the run before", reason=begun.previous.message)
-        world = await _run(Agent(begun, ports, journal, notifier), stack)
+        world = await _run(Agent(begun, ports, threads, journal, notifier), stack)
     return replace(world, leftovers=(*world.leftovers, *left))
 
 
@@ -126,7 +138,6 @@ def build_ports(
         timeouts=settings.timeouts,
         files=settings.filters.files,
         wall=lambda: read_moment().wall,
-        clock_floor=read_clock_floor(),
         python=sys.executable,
     )
     verifier.keep(*checking)
@@ -146,6 +157,28 @@ def build_ports(
             limit=1 << 20,
         ),
         load_settings=load,
+        memory=tuple(
+            StateFile(path=Path(path), kind="images", decode=decode_memory) for path in paths.memory
+        ),
+        seal=None if find_no_tpm() else TpmIndex(decode=decode_memory),
+        clock=StateFile(path=Path(paths.clock), kind="clock", decode=decode_clock),
+    )
+
+
+def _first_world(settings: Settings, machine: Machine, recollection: Recollection) -> World:
+    """Nothing is known of any medium yet. Raises MachineError for bad floors beside the keys."""
+    bounds = Bounds(
+        memory=recollection.memory,
+        baked=read_baked_floors(settings.paths.keys),
+        clock=max(read_clock_floor(), recollection.clock),
+    )
+    return World(
+        settings=settings,
+        machine=machine,
+        bounds=bounds,
+        stale_memory=recollection.stale,
+        sealed=recollection.sealed,
+        problems=recollection.problems,
     )
 
 
@@ -164,6 +197,7 @@ class Agent:
         self,
         world: World,
         ports: Ports,
+        threads: Threads,
         journal: Journal,
         notifier: Notifier,
     ) -> None:
@@ -190,7 +224,7 @@ class Agent:
             self.hub, self.control, settings.paths.socket, settings.socket_group
         )
         self.tasks = Tasks()
-        self.executor = Executor(ports, Threads(), self.loop.put, self._record, journal.log)
+        self.executor = Executor(ports, threads, self.loop.put, self._record, journal.log)
         self._journal = journal
 
     def ask_to_stop(self) -> None:

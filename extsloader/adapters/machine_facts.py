@@ -6,8 +6,12 @@ import resource
 import shutil
 from pathlib import Path
 
+from extsloader.image.strictjson import parse_object
+from extsloader.model.errors import MachineError
 from extsloader.model.machine import Machine
+from extsloader.model.reasons import Code
 from extsloader.model.settings import Settings
+from extsloader.model.trust import Release
 
 # Names in the order of their bits (linux/capability.h).
 CAPABILITIES = (
@@ -22,6 +26,7 @@ CAPABILITIES = (
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "armhf", "i686": "i386"}
 """Kernel names to Debian's, where they differ."""
 
+EPOCH = 1_767_225_600.0  # 2026-01-01: a clock that shows less, as 1970, is wrong anyway
 PROGRAMS = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin")
 DM_VERITY = re.compile(r"^[^:\s]*/dm-verity\.ko", re.MULTILINE)
 
@@ -104,8 +109,22 @@ def _read_word(path: Path) -> str:
 
 
 def read_clock_floor(file: Path = Path("/usr/lib/clock-epoch")) -> float:
-    """Earliest believable time, seconds since 1970: systemd(1), "clock epoch"; 0 without one."""
-    return file.stat().st_mtime if file.exists() else 0.0
+    """When the core was built, seconds since 1970: systemd(1), "clock epoch"."""
+    return max(EPOCH, file.stat().st_mtime if file.exists() else 0.0)
+
+
+def read_baked_floors(keys: str) -> tuple[Release, ...]:
+    """`floor.json` beside the keys: `{"<image name>": <sequence>}`. Raises MachineError(E_KEYS)."""
+    file = Path(keys, "floor.json")
+    try:
+        found = parse_object(file.read_bytes())
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError) as error:
+        raise MachineError(Code.KEYS, f"use {file}", str(error)) from error
+    if not all(type(number) is int and number >= 0 for number in found.values()):
+        raise MachineError(Code.KEYS, f"use {file}", 'something like {"pkgs": 42} expected')
+    return tuple(Release(name=name, sequence=number) for name, number in found.items())
 
 
 def read_memory() -> int:

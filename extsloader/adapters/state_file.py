@@ -72,13 +72,16 @@ class StateFile(Generic[T]):
         calls the lost pages clean, so only a new file may be tried, which the next call does.
         """
         new = _beside(self.path, "new")
+        if len(payload) > self.limit:
+            reason = f"at most {self.limit} bytes expected, {len(payload)} got"
+            raise MachineError(Code.STATE, f"write {self.path}", reason)
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _make_way(new)
             _write_synced(new, encode(self.kind, self.version, payload))
             self._keep_generation()
             new.rename(self.path)
-            _sync(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            _sync_directory(self.path.parent)
         except OSError as error:
             with suppress(OSError):
                 new.unlink()
@@ -133,15 +136,18 @@ def decode(raw: bytes, kind: str, version: int) -> bytes:
 
 def _read_bounded(path: Path, limit: int) -> bytes:
     """Read a regular file whole. Raises OSError, or ValueError for anything else."""
-    with os.fdopen(os.open(path, _READ), "rb", buffering=0) as file:
-        status = os.fstat(file.fileno())
+    descriptor = os.open(path, _READ)
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is no regular file")
         if status.st_size > limit:
             raise ValueError(f"at most {limit} bytes expected, {status.st_size} got")
         raw = b""
-        while part := file.read(limit + 1 - len(raw)):
+        while part := os.read(descriptor, limit - len(raw)):
             raw += part
+    finally:
+        os.close(descriptor)
     return raw
 
 
@@ -156,8 +162,8 @@ def _write_synced(path: Path, raw: bytes) -> None:
         os.close(descriptor)
 
 
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

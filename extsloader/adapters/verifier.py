@@ -23,8 +23,8 @@ from extsloader.model.manifest import StoredImage
 from extsloader.model.reasons import Code
 from extsloader.model.settings import Timeouts
 from extsloader.model.source import Source, Superblock
+from extsloader.model.trust import Bounds
 
-EPOCH = 1_767_225_600.0  # 2026-01-01: a clock that shows less, as 1970, is wrong anyway
 REAP_WITHIN = 1.0  # seconds that a killed helper may take before we go on without it
 
 Report = Callable[[int, int], None]
@@ -40,7 +40,6 @@ class Verifier:
     timeouts: Timeouts
     files: tuple[str, ...]  # names of images in the root directory of a vfat
     wall: Callable[[], float]
-    clock_floor: float = 0.0  # seconds since 1970; an earlier wall clock is wrong
     python: str = "/usr/bin/python3"
     spare: list["Helper"] = field(default_factory=list)
 
@@ -56,7 +55,9 @@ class Verifier:
             raise _broken("something else than a superblock came back")
         return answer.superblock
 
-    async def verify(self, source: Source, progress: Report) -> tuple[StoredImage, int]:
+    async def verify(
+        self, source: Source, bounds: Bounds, progress: Report
+    ) -> tuple[StoredImage, int]:
         """Verify and store; the caller owns the descriptor. Raises ImageRefusedError."""
         request = Request(
             source=source,
@@ -65,7 +66,11 @@ class Verifier:
             keys=self.keys,
             store=self.store,
             wall=self.wall(),
-            clock_floor=max(self.clock_floor, EPOCH),
+            clock_floor=bounds.clock,
+            floors=bounds.memory.floors,
+            accepted=bounds.memory.accepted,
+            baked=bounds.baked,
+            key_epoch_seen=bounds.memory.key_epoch,
             min_rate=self.timeouts.min_rate,
         )
         answer, received = await self._ask("verify", request, self.timeouts.verify, progress)

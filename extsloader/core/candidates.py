@@ -191,7 +191,7 @@ def _start_helper(world: World, candidate: Candidate) -> Step:
         probing = replace(candidate, phase=CandidatePhase.PROBING)
         return Step(_put(world, probing), (Probe(candidate.source),))
     verifying = replace(candidate, phase=CandidatePhase.VERIFYING, done=0, total=0)
-    return Step(_put(world, verifying), (Verify(candidate.source),))
+    return Step(_put(world, verifying), (Verify(candidate.source, world.bounds),))
 
 
 def _retry(world: World, candidate: Candidate, moment: Moment) -> Step:

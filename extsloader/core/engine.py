@@ -8,6 +8,7 @@ from extsloader.core import (
     fleet,
     history,
     images,
+    memory,
     operators,
     reconcile,
     reload,
@@ -52,8 +53,8 @@ def _apply(world: World, event: Event, moment: Moment) -> Step:
             return candidates.take_superblock(world, source_id, superblock)
         case ev.VerifyProgressed(source_id, done, total):
             return candidates.take_progress(world, source_id, done, total)
-        case ev.Verified(source_id, image):
-            return candidates.accept(world, source_id, image).then(images.add, source_id, image)
+        case ev.Verified():
+            return _take_verified(world, event, moment)
         case ev.Refused(source_id, problem):
             return candidates.refuse(world, source_id, problem, moment)
         case ev.ImageMounted():
@@ -95,6 +96,7 @@ def _settle(world: World, moment: Moment) -> Step:
         .then(fleet.settle, moment)
         .then(images.move)
         .then(images.drop_surplus)
+        .then(memory.settle)
         .then(_finish)
     )
 
@@ -102,7 +104,16 @@ def _settle(world: World, moment: Moment) -> Step:
 def _begin(world: World, providers: tuple[str, ...], moment: Moment) -> Step:
     begun = replace(world, providers=providers)
     step = reload.list_sources(begun) if rollout.is_on(world.settings) else Step(begun)
-    return Step(step.world, (*step.effects, reconcile.begin(moment)))
+    looking = Step(step.world, (*step.effects, reconcile.begin(moment)))
+    return looking.then(memory.begin, moment)
+
+
+def _take_verified(world: World, event: ev.Verified, moment: Moment) -> Step:
+    source, image = event.source, event.image
+    if refused := memory.check(world, source, image, moment):
+        return refused
+    accepted = candidates.accept(world, source, image)
+    return accepted.then(images.add, source, image).then(memory.take_verified, image)
 
 
 def _take_mounted(world: World, event: ev.ImageMounted, moment: Moment) -> Step:
@@ -121,6 +132,10 @@ def _fire(world: World, timer: TimerId, moment: Moment) -> Step:
             return reconcile.fire(world, moment)
         case TimerId(TimerKind.IMAGE):
             return images.check(world)
+        case TimerId(TimerKind.PROBATION):
+            return memory.end_probation(world)
+        case TimerId(TimerKind.CLOCK):
+            return memory.take_hour(world, moment)
         case TimerId(TimerKind.RETRY, SourceId() as source):
             return candidates.retry(world, source)
         case _:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from extsloader.core import candidates, rollout
+from extsloader.core import candidates, memory, rollout
 from extsloader.core.integrity import uses_verity
 from extsloader.core.lifecycle import AT_REST, LEADS_TO, Fact, Order, next_phase, order_for
 from extsloader.core.step import Step, leave, note, put
@@ -155,12 +155,13 @@ def _best(world: World) -> Image | None:
         good = world.safe and image.stored.digest == world.history.good
         return good, image.stored.manifest.sequence
 
-    usable = [i for i in world.images.values() if i.phase is ImagePhase.STORED]
+    stored = [i for i in world.images.values() if i.phase is ImagePhase.STORED]
+    usable = [image for image in stored if not memory.is_outdated(world, image.stored)]
     return max(usable, key=worth, default=None)
 
 
 def drop_surplus(world: World) -> Step:
-    """Keep the store small: the active image, and the best of the rest.
+    """Keep the store small: the active image, and the best of the rest that may still be used.
 
     Not while a helper verifies: what it is about to vouch for may be one that would be dropped.
     """
@@ -169,7 +170,8 @@ def drop_surplus(world: World) -> Step:
     at_rest = [image for image in world.images.values() if image.phase in AT_REST]
     at_rest.sort(key=_worth, reverse=True)
     room = world.settings.limits.store_images - (len(world.images) - len(at_rest))
-    surplus = {image.stored.digest for image in at_rest[max(0, room) :]} - {world.active}
+    outdated = [image for image in at_rest if memory.is_outdated(world, image.stored)]
+    surplus = {i.stored.digest for i in (*at_rest[max(0, room) :], *outdated)} - {world.active}
     if not surplus:
         return Step(world)
     kept = {digest: image for digest, image in world.images.items() if digest not in surplus}

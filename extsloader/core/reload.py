@@ -16,7 +16,13 @@ LIVE = frozenset(
     {
         *("enabled", "rollout.percent", "rollout.salt", "rollout.allow", "rollout.deny"),
         *("limits.parallel_creates", "limits.parallel_helpers", "limits.store_images"),
-        *("timeouts.choose", "timeouts.retry_base", "timeouts.retry_cap", "timeouts.retry_limit"),
+        *(
+            "timeouts.choose",
+            "timeouts.probation",
+            "timeouts.retry_base",
+            "timeouts.retry_cap",
+            "timeouts.retry_limit",
+        ),
     }
 )
 """Settings that only the core reads. The others are built into adapters, plans and containers."""

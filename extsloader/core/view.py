@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from extsloader.core import candidates, fleet, reload, rollout, safe_mode
+from extsloader.core import candidates, fleet, memory, reload, rollout, safe_mode
 from extsloader.core.history import count_restarts
 from extsloader.core.integrity import name_integrity
 from extsloader.core.supervision import UP
@@ -52,6 +52,8 @@ def take_snapshot(world: World, moment: Moment) -> StatusSnapshot:
             for name, state in world.services.items()
         ),
         candidates=tuple(_show_candidate(world, c) for c in world.candidates.values()),
+        floors=memory.floors(world),
+        flags=memory.find_flags(world, moment),
         problems=(*_damages(world), *_standing(world), *world.leftovers, *world.problems),
         previous_run=world.previous,
     )

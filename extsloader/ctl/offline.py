@@ -14,10 +14,12 @@ from extsloader.image.schema import parse_manifest
 from extsloader.image.superblock import reader
 from extsloader.image.trailer import MAX_ENVELOPE, SIDECAR_SUFFIX, find_end, read_trailer
 from extsloader.model.errors import ImageRefusedError
-from extsloader.model.manifest import Manifest
+from extsloader.model.manifest import StoredImage
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.text import printable
 from extsloader.verify.offline import verify_file
+
+SHOWN_KEY = 12  # characters of a key id
 
 
 def look_at_image(options: argparse.Namespace) -> bool:
@@ -28,23 +30,28 @@ def look_at_image(options: argparse.Namespace) -> bool:
     return _print("not verified", _inspect(options.image), options)
 
 
-def _inspect(path: str) -> Manifest | Problem:
-    """What the manifest says; whether it is true is not looked at."""
+def _inspect(path: str) -> StoredImage | Problem:
+    """What the image says of itself; whether it is true is not looked at."""
     try:
-        return parse_manifest(parse_envelope(_read_envelope(path)).payload)
+        envelope = parse_envelope(_read_envelope(path))
+        manifest = parse_manifest(envelope.payload)
+        claimed = tuple(signature.key_id for signature in envelope.signatures)
+        return StoredImage(manifest=manifest, path=path, key_ids=claimed)
     except ImageRefusedError as error:
         return error.problem
     except OSError as error:
         return Problem(Code.IO, f"cannot read {path}: {error.strerror}")
 
 
-def show_manifest(manifest: Manifest) -> list[str]:
-    """What an image says about itself."""
+def show_image(image: StoredImage) -> list[str]:
+    """What an image says about itself, and who has signed it."""
+    manifest = image.manifest
     fits = manifest.compatible
     facts = {
         "image": f"{manifest.name} {manifest.version}, sequence {manifest.sequence}",
         "digest": manifest.image.digest,
         "size": f"{manifest.image.size} bytes",
+        "signed by": ", ".join(key_id[:SHOWN_KEY] for key_id in image.key_ids) or "nobody",
         "issued": manifest.issued_at,
         "expires": manifest.expires or "never",
         "for": f"{fits.arch}, {', '.join(fits.hypervisors)}",
@@ -72,15 +79,20 @@ def _read_envelope(path: str) -> bytes:
         return sidecar.read(MAX_ENVELOPE + 1)
 
 
-def _print(verdict: str, found: Manifest | Problem, options: argparse.Namespace) -> bool:
-    good = isinstance(found, Manifest)
+def _print(verdict: str, found: StoredImage | Problem, options: argparse.Namespace) -> bool:
+    good = isinstance(found, StoredImage)
     if options.json:
-        member = "manifest" if good else "problem"
-        print(json.dumps({"verdict": verdict if good else "refused", member: asdict(found)}))
-    elif isinstance(found, Manifest):
-        print("\n".join([f"{verdict}: {printable(options.image)}", *show_manifest(found)]))
+        print(json.dumps(_members(verdict, found)))
+    elif isinstance(found, StoredImage):
+        print("\n".join([f"{verdict}: {printable(options.image)}", *show_image(found)]))
     else:
         print(f"refused: {printable(found.message)} [{found.code}]")
         if found.hint:
             print(f"hint: {printable(found.hint)}", file=sys.stderr)
     return good
+
+
+def _members(verdict: str, found: StoredImage | Problem) -> dict[str, object]:
+    if isinstance(found, Problem):
+        return {"verdict": "refused", "problem": asdict(found)}
+    return {"verdict": verdict, "keys": found.key_ids, "manifest": asdict(found.manifest)}

@@ -97,11 +97,21 @@ def _show_facts(status: StatusSnapshot, now: float) -> list[str]:
     facts = [f"for       {format_age(status.since, now)}"]
     if status.image:
         facts += _show_image(status.image)
+    facts += _show_trust(status)
     if status.agent:
         facts.append(f"agent     {_describe_agent(status.agent, now)}")
     if status.previous_run:
         facts.append(f"before    {_describe_previous(status.previous_run)}")
     return facts
+
+
+def _show_trust(status: StatusSnapshot) -> list[str]:
+    """The floors, and what is not as it should be; nothing where there is nothing to say."""
+    floors = ", ".join(f"{floor.name} {floor.sequence}" for floor in status.floors)
+    flags = ", ".join(flag.replace("-", " ") for flag in status.flags)
+    parts = [f"floor {floors}" if floors else "", flags]
+    said = "; ".join(part for part in parts if part)
+    return [f"trust     {printable(said)}"] if said else []
 
 
 def _show_image(image: ImageStatus) -> list[str]:

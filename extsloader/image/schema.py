@@ -7,7 +7,6 @@ which `tests/unit/image/test_schema.py` holds equal to the models here. Unknown 
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
@@ -28,6 +27,7 @@ from extsloader.image.strictjson import MAX_INTEGER, parse_object, shown
 from extsloader.image.verity import BLOCK, image_size
 from extsloader.model import manifest as model
 from extsloader.model.errors import ImageRefusedError
+from extsloader.model.manifest import parse_time
 from extsloader.model.reasons import Code
 
 SCHEMA = 1
@@ -41,11 +41,6 @@ _SHOWN = 10  # problems in one sentence
 
 Finding = tuple[Code, str]
 """One problem: its code and what is wrong, naming the member."""
-
-
-def parse_time(text: str) -> float:
-    """Seconds since 1970 of `YYYY-MM-DDThh:mm:ssZ`. Raises ValueError."""
-    return datetime.fromisoformat(text).timestamp()
 
 
 def _check_time(text: str) -> str:

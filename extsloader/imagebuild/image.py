@@ -7,9 +7,10 @@ from uuid import NAMESPACE_URL, uuid5
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from extsloader.image.envelope import Signature, build_envelope, parse_envelope
 from extsloader.image.signing import sign
 from extsloader.image.superblock import read_squashfs, reader
-from extsloader.image.trailer import append_trailer
+from extsloader.image.trailer import append_trailer, find_end, read_trailer
 from extsloader.image.verity import (
     ALGORITHM,
     BLOCK,
@@ -110,8 +111,35 @@ def _digest(path: Path, size: int) -> str:
     return digest.hexdigest()
 
 
-def sign_image(path: Path, manifest: bytes, keys: Sequence[Ed25519PrivateKey]) -> bytes:
-    """Sign the manifest and append it; returns the envelope. Ed25519 draws no dice (RFC 8032)."""
-    envelope = sign(manifest, keys)
+def sign_image(
+    path: Path,
+    manifest: bytes,
+    keys: Sequence[Ed25519PrivateKey],
+    others: Sequence[Signature] = (),
+) -> bytes:
+    """Sign the manifest and append it, beside signatures that others have made.
+
+    Returns the envelope. Ed25519 draws no dice (RFC 8032): signing twice gives the same bytes.
+    """
+    own = parse_envelope(sign(manifest, keys)).signatures
+    envelope = build_envelope(manifest, dict.fromkeys((*others, *own)))
     append_trailer(str(path), envelope)
     return envelope
+
+
+def read_signed(path: Path) -> tuple[bytes, tuple[Signature, ...]]:
+    """The manifest that an image carries, and who has signed it so far.
+
+    Raises ImageRefusedError without one, OSError.
+    """
+    with path.open("rb") as file:
+        read = reader(file.fileno())
+        trailer = read_trailer(read, find_end(read))
+    if trailer is None:
+        raise ImageRefusedError(
+            Code.ENVELOPE,
+            f"cannot sign {path}: it carries no manifest",
+            "give one with --manifest; `mkext manifest` writes it",
+        )
+    envelope = parse_envelope(trailer.envelope)
+    return envelope.payload, envelope.signatures

@@ -201,7 +201,12 @@ def _add_image_verbs(add: Add) -> None:
 
     sign = add("building", "sign", "sign a manifest and append it to its image")
     sign.add_argument("image", type=Path)
-    sign.add_argument("--manifest", type=Path, required=True, metavar="FILE")
+    sign.add_argument(
+        "--manifest",
+        type=Path,
+        metavar="FILE",
+        help="default: the one that the image carries, whose signatures stay",
+    )
     add_keys(sign)
 
 

@@ -149,8 +149,12 @@ def add_identity(parser: ArgumentParser) -> None:
         help="holds one YAML file a service, default: %(default)s")  # fmt: skip
     add("--name", default="rootfs-pkgs", help="default: %(default)s")
     add("--image-version", dest="version", default="0.0.0", metavar="TEXT")
-    add("--sequence", type=int, default=1, metavar="N",
-        help="of several images devices take the highest, default: %(default)s")  # fmt: skip
+    add(
+        "--sequence",
+        type=int,
+        metavar="N",
+        help="a device takes the highest; default: the minute of the issue, since 1970",
+    )
     add_time(parser)
     add("--expires", default="", metavar="YYYY-MM-DDThh:mm:ssZ")
     add(

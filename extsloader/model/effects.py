@@ -1,6 +1,6 @@
 """Orders, the only way out of the core; each ends in the event that its docstring names."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from extsloader.model.control import Answer
 from extsloader.model.events import TimerId
@@ -10,6 +10,7 @@ from extsloader.model.manifest import Readiness, StoredImage
 from extsloader.model.plan import ContainerPlan
 from extsloader.model.source import Source
 from extsloader.model.status import Change
+from extsloader.model.trust import Bounds, Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Verify:
     """Verify and copy in a helper: VerifyProgressed*, then Verified or Refused."""
 
     source: Source
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,20 @@ class CancelTimer:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveMemory:
+    """Keep it across power cuts; no event."""
+
+    memory: Memory
+
+
+@dataclass(frozen=True, slots=True)
+class SaveClock:
+    """Keep the earliest believable time, seconds since 1970; no event."""
+
+    clock: float
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """Write one change of state to journal and event history; no event."""
 
@@ -193,6 +209,8 @@ Effect = (
     | RemoveService
     | SetTimer
     | CancelTimer
+    | SaveMemory
+    | SaveClock
     | Record
     | KeepSocket
     | LoadSettings

@@ -25,6 +25,8 @@ class TimerKind(StrEnum):
     IMAGE = "image"  # the next look at the active image
     SAVE = "save"  # write the history
     RECONCILE = "reconcile"  # look at everything, whether or not something was reported
+    PROBATION = "probation"  # the active image has run well for long enough
+    CLOCK = "clock"  # the next time to remember what time it is
 
 
 @dataclass(frozen=True, slots=True)

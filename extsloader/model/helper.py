@@ -10,6 +10,7 @@ from extsloader.model.machine import Machine
 from extsloader.model.manifest import StoredImage
 from extsloader.model.reasons import Problem
 from extsloader.model.source import Source, Superblock
+from extsloader.model.trust import Release
 
 MAX_MESSAGE = 200 << 10  # bytes; below the default socket buffer of 208 KiB (socket(7), wmem_max)
 
@@ -25,6 +26,10 @@ class Request:
     store: str = ""  # directory of verified images
     wall: float = 0.0  # seconds since 1970, read once so that a slow copy changes no verdict
     clock_floor: float = 0.0  # an earlier wall clock is wrong
+    floors: tuple[Release, ...] = ()  # nothing lower is accepted on these channels
+    accepted: tuple[Release, ...] = ()  # no other image may have these sequences
+    baked: tuple[Release, ...] = ()  # floors that a newer key set sets anew
+    key_epoch_seen: int = 0  # the highest of a key set that has vouched for an image
     min_rate: int = 0  # bytes a second that the medium must deliver
     reserve: int = 16 << 20  # bytes of the store's disk that must stay free
 

@@ -4,9 +4,15 @@ The schema with its limits and messages is `extsloader.image.schema`; a test hol
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from extsloader.model.ids import Digest, ServiceName
+
+
+def parse_time(text: str) -> float:
+    """Seconds since 1970 of `YYYY-MM-DDThh:mm:ssZ`. Raises ValueError."""
+    return datetime.fromisoformat(text).timestamp()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +154,8 @@ class StoredImage:
     manifest: Manifest
     path: str
     key_ids: tuple[str, ...]  # the distinct keys that vouched for it
+    key_epoch: int = 0  # of the key set that these are in
+    retired: bool = False  # without keys that have retired, too few have signed
 
     @property
     def digest(self) -> Digest:

@@ -26,6 +26,8 @@ class Code(StrEnum):
     VERITY = "E_VERITY"
     EXPIRED = "E_EXPIRED"
     CLOCK = "E_CLOCK"
+    ROLLBACK = "E_ROLLBACK"
+    EQUIVOCATION = "E_EQUIVOCATION"
     INCOMPATIBLE = "E_INCOMPATIBLE"
     IMAGE_FS = "E_IMAGE_FS"
     MOUNT = "E_MOUNT"
@@ -59,6 +61,8 @@ MEANINGS: dict[Code, str] = {
     Code.VERITY: "the hash tree does not belong to the image, or a block is damaged",
     Code.EXPIRED: "the manifest has expired",
     Code.CLOCK: "the manifest was issued in the future",
+    Code.ROLLBACK: "the image is older than one that ran well, or jumps too far ahead",
+    Code.EQUIVOCATION: "another image has the same name and sequence",
     Code.INCOMPATIBLE: "the image is meant for another device",
     Code.IMAGE_FS: "the image's file system cannot be mounted",
     Code.MOUNT: "a mount could not be made or undone",

@@ -37,6 +37,16 @@ class Paths:
         return f"{self.run}/log"
 
     @property
+    def memory(self) -> tuple[str, str]:
+        """What the agent remembers of images, twice: a directory may be damaged as a whole."""
+        return f"{self.state}/memory/images", f"{self.state}/memory-copy/images"
+
+    @property
+    def clock(self) -> str:
+        """The earliest believable time."""
+        return f"{self.state}/memory/clock"
+
+    @property
     def store(self) -> str:
         """Verified images, `<digest>.img`."""
         return f"{self.state}/store"
@@ -68,6 +78,7 @@ class Timeouts:
     retry_base: float = 1.0
     retry_cap: float = 60.0
     retry_limit: int = 5
+    probation: float = 600.0  # an image must run well for so long before older ones are refused
     runtime: float = 30.0  # one call of the container runtime
 
 

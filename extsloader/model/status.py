@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from extsloader.model.ids import ServiceName
 from extsloader.model.reasons import Code, Problem
+from extsloader.model.trust import Flag, Release
 
 
 class AgentState(StrEnum):
@@ -130,6 +131,8 @@ class StatusSnapshot:
     image: ImageStatus | None = None
     services: tuple[ServiceStatus, ...] = ()
     candidates: tuple[CandidateStatus, ...] = ()
+    floors: tuple[Release, ...] = ()  # nothing lower is accepted
+    flags: tuple[Flag, ...] = ()  # what is not as it should be and stops nothing
     problems: tuple[Problem, ...] = ()  # of no candidate or service: what could not be (un)done
     agent: AgentStatus | None = None
     previous_run: PreviousRun | None = None  # None: there was none

@@ -14,6 +14,7 @@ from extsloader.model.reasons import Problem
 from extsloader.model.settings import Settings
 from extsloader.model.source import Source
 from extsloader.model.status import PreviousRun
+from extsloader.model.trust import Bounds
 
 
 class CandidatePhase(StrEnum):
@@ -141,6 +142,11 @@ class World:
     images: Mapping[Digest, Image] = field(default_factory=dict)
     services: Mapping[ServiceName, ServiceState] = field(default_factory=dict)  # start order
     active: Digest | None = None
+    bounds: Bounds = field(default_factory=Bounds)
+    stale_memory: bool = False  # a copy of the memory is missing or differs
+    sealed: bool = False  # the TPM has a copy of the memory
+    on_probation: bool = False  # the active image runs well; a timer runs
+    timed: tuple[float, float] | None = None  # boot time and wall clock at the last hourly look
     choosing: bool = False  # the timer that waits for other candidates runs
     overdue: bool = False  # it has run out: take the best there is
     stopping: bool = False

@@ -12,6 +12,7 @@ from extsloader.model.plan import Bundle, ContainerPlan, MountStep
 from extsloader.model.settings import Settings
 from extsloader.model.source import Source, Superblock
 from extsloader.model.status import Usage
+from extsloader.model.trust import Bounds, Memory
 from extsloader.ports.state import StatePort
 
 Emit = Callable[[Event], None]
@@ -40,7 +41,7 @@ class VerifierPort(Protocol):
         """Read the superblock. Raises ImageRefusedError (deadline and helper death included)."""
 
     async def verify(
-        self, source: Source, progress: Callable[[int, int], None]
+        self, source: Source, bounds: Bounds, progress: Callable[[int, int], None]
     ) -> tuple[StoredImage, int]:
         """Verify and store. Returns the image and a read-only descriptor of the stored file.
 
@@ -188,3 +189,6 @@ class Ports:
     store: ImageStorePort
     history: StatePort[History]
     load_settings: Callable[[], Settings]  # blocks; raises SettingsError
+    memory: tuple[StatePort[Memory], ...]  # copies; each write goes to all of them
+    seal: StatePort[Memory] | None  # a copy that cannot be changed offline
+    clock: StatePort[float]  # seconds since 1970

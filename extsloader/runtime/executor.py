@@ -18,6 +18,7 @@ from extsloader.model.status import Change
 from extsloader.ports.machine import Emit, Ports
 from extsloader.runtime.failures import answer
 from extsloader.runtime.image_work import ImageWork
+from extsloader.runtime.memory_work import MemoryWork
 from extsloader.runtime.service_work import ServiceWork
 from extsloader.runtime.tasks import Tasks
 from extsloader.runtime.threads import Worker
@@ -42,6 +43,7 @@ class Executor:
         self._load_settings = ports.load_settings
         self._writing = asyncio.Lock()
         self._images = ImageWork(ports, threads)
+        self._memory = MemoryWork(ports, threads)
         self._services = ServiceWork(ports, threads, emit)
         self._emit = emit
         self._record = record
@@ -137,8 +139,8 @@ class Executor:
                 return ev.SourcesListed(provider, self._sources[provider].list_sources())
             case fx.Probe(source):
                 return await self._images.probe(source)
-            case fx.Verify(source):
-                return await self._images.verify(source, self._emit)
+            case fx.Verify(source, bounds):
+                return await self._images.verify(source, bounds, self._emit)
             case fx.MountImage(image, verity):
                 for problem in await self.clear(image.digest):
                     self._log.warning("left behind", code=problem.code, reason=problem.message)
@@ -154,6 +156,10 @@ class Executor:
             case fx.SaveHistory(history):
                 await self.save(history)
                 return ev.HistorySaved()
+            case fx.SaveMemory(memory):
+                await self._memory.save(memory)
+            case fx.SaveClock(clock):
+                await self._memory.save_clock(clock)
             case fx.CreateService(plan, run):
                 return await self._services.create(plan, run)
             case fx.StartService(service, run):

@@ -10,6 +10,7 @@ from extsloader.model.manifest import StoredImage
 from extsloader.model.plan import Bundle
 from extsloader.model.reasons import Problem
 from extsloader.model.source import Source
+from extsloader.model.trust import Bounds
 from extsloader.ports.machine import Emit, Ports
 from extsloader.runtime.threads import Worker
 
@@ -30,9 +31,9 @@ class ImageWork:
         """Read the superblock in a helper. Raises ImageRefusedError."""
         return ev.Probed(source.id, await self._verifier.probe(source))
 
-    async def verify(self, source: Source, emit: Emit) -> ev.Verified:
+    async def verify(self, source: Source, bounds: Bounds, emit: Emit) -> ev.Verified:
         """Verify and store in a helper. Raises ImageRefusedError."""
-        image, descriptor = await self._verifier.verify(source, _progress(source.id, emit))
+        image, descriptor = await self._verifier.verify(source, bounds, _progress(source.id, emit))
         self._keep(image.digest, descriptor)
         return ev.Verified(source.id, image)
 

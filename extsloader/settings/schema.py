@@ -112,6 +112,7 @@ class TimeoutsTable(_Table):
     retry_base: Seconds = Timeouts().retry_base
     retry_cap: Seconds = Timeouts().retry_cap
     retry_limit: Annotated[int, Field(ge=0, le=1000)] = Timeouts().retry_limit
+    probation: Seconds = Timeouts().probation
     runtime: Seconds = Timeouts().runtime
 
     @model_validator(mode="after")

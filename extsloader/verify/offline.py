@@ -7,7 +7,7 @@ from extsloader.model.errors import ImageRefusedError
 from extsloader.model.helper import Request
 from extsloader.model.ids import SourceId
 from extsloader.model.machine import Machine
-from extsloader.model.manifest import Manifest
+from extsloader.model.manifest import StoredImage
 from extsloader.model.reasons import Problem
 from extsloader.model.source import Source, SourceKind, file_generation
 from extsloader.verify.identity import refusal
@@ -21,8 +21,8 @@ def verify_file(
     wall: float | None = None,
     machine: Machine | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> Manifest | Problem:
-    """The manifest of a good image, or why it is refused.
+) -> StoredImage | Problem:
+    """What a good image is and who vouches for it, or why it is refused.
 
     Without `wall` (seconds since 1970) the time is not judged, without `machine` not the device.
     """

@@ -10,12 +10,13 @@ from pathlib import Path
 from extsloader.image.trailer import MAX_ENVELOPE, SIDECAR_SUFFIX, find_end, read_trailer
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.helper import Request
-from extsloader.model.manifest import ImageSpec, Manifest, StoredImage
+from extsloader.model.manifest import ImageSpec, StoredImage
 from extsloader.model.reasons import Code
 from extsloader.model.source import Source, SourceKind
 from extsloader.verify.carrier import find_image
 from extsloader.verify.identity import FLAGS, refusal
 from extsloader.verify.medium import Medium, open_medium
+from extsloader.verify.pinned import read_pinned, wrap
 from extsloader.verify.store import (
     Pace,
     Progress,
@@ -34,29 +35,31 @@ def verify(request: Request, progress: Progress) -> tuple[StoredImage, int]:
     """
     with open_medium(request.source) as opened:
         medium = find_image(opened, request.files)
-        envelope = find_envelope(medium)
-        manifest, key_ids = _accept(envelope, request)
+        envelope = find_envelope(medium, request.keys)
+        vouched = _accept(envelope, request)
+        manifest = vouched.manifest
         check_size(manifest.image, medium.size)
         if request.source.kind is SourceKind.STORED:
             path, descriptor = check_stored(medium, manifest.image, progress)
         else:
             path, descriptor = bring_in(medium, manifest.image, envelope, request, progress)
-    return StoredImage(manifest=manifest, path=path, key_ids=key_ids), descriptor
+    return replace(vouched, path=path), descriptor
 
 
-def verify_in_place(request: Request, progress: Progress) -> Manifest:
+def verify_in_place(request: Request, progress: Progress) -> StoredImage:
     """Verify a file as a device would, but keep nothing. Raises ImageRefusedError."""
     with open_medium(request.source) as medium:
-        manifest, _ = _accept(find_envelope(medium), request)
-        check_size(manifest.image, request.source.size)
-        check_digest(manifest.image, hash_all(medium.read_into, manifest.image.size, progress))
-        check_content(medium.descriptor, manifest.image)
+        vouched = _accept(find_envelope(medium, request.keys), request)
+        image = vouched.manifest.image
+        check_size(image, request.source.size)
+        check_digest(image, hash_all(medium.read_into, image.size, progress))
+        check_content(medium.descriptor, image)
         medium.check()
-    return manifest
+    return vouched
 
 
-def find_envelope(medium: Medium) -> bytes:
-    """The signed envelope from the trailer, or from the file beside the image.
+def find_envelope(medium: Medium, keys: str) -> bytes:
+    """The signed envelope from the trailer, or from the file beside the image, or a pinned one.
 
     At most the superblock and 64 KiB are read. Raises ImageRefusedError(E_ENVELOPE) without one.
     """
@@ -65,14 +68,17 @@ def find_envelope(medium: Medium) -> bytes:
     if trailer is not None:
         return trailer.envelope
     sidecar = _read_sidecar(medium.source) if medium.source.kind is SourceKind.FILE else None
-    if sidecar is None:
+    if sidecar is not None:
+        return sidecar
+    pinned = read_pinned(keys)
+    if pinned is None:
         raise ImageRefusedError(
             Code.ENVELOPE,
             f"cannot accept {medium.source.id}: a signed trailer expected at byte {end}, "
             f"nothing got (the medium has {medium.size} bytes)",
             "sign the image with mkext, and write all of it to the medium",
         )
-    return sidecar
+    return wrap(pinned)
 
 
 def check_size(image: ImageSpec, available: int) -> None:
@@ -115,7 +121,7 @@ def check_stored(medium: Medium, image: ImageSpec, progress: Progress) -> tuple[
     return path, os.dup(medium.descriptor)
 
 
-def _accept(envelope: bytes, request: Request) -> tuple[Manifest, tuple[str, ...]]:
+def _accept(envelope: bytes, request: Request) -> StoredImage:
     # Cryptography and schema take most of a helper's start: garbage never gets that far.
     from extsloader.verify.trust import accept  # noqa: PLC0415
 

@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from itertools import cycle
-from pathlib import Path
 
 from extsloader.image.superblock import reader
 from extsloader.image.trailer import encode_trailer, find_end, read_trailer
@@ -118,7 +117,7 @@ class Store:
         """Copy while hashing, check the copy and publish it; a read-only descriptor of it."""
         trailer = encode_trailer(image.size, envelope)
         with _store_errors("write"):
-            descriptor = os.open(".", os.O_RDWR | os.O_TMPFILE, 0o400, dir_fd=self._descriptor)
+            descriptor = os.open(".", os.O_RDWR | os.O_TMPFILE, 0o600, dir_fd=self._descriptor)
             try:
                 # A disk that fills up shows now, and writing to allocated blocks is cheaper.
                 os.posix_fallocate(descriptor, 0, image.size + len(trailer))
@@ -155,9 +154,8 @@ class Store:
 
 @contextmanager
 def open_store(path: str) -> Iterator[Store]:
-    """Open the store, made on first use and readable by root only."""
+    """Open the store, which the daemon has made."""
     with _store_errors("open"):
-        Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield Store(path, descriptor)

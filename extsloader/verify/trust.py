@@ -6,58 +6,104 @@ DSSE protocol.md. Imported late, because it loads cryptography and schema.
 
 import re
 from datetime import UTC, datetime
+from hashlib import sha256
 
+from extsloader.core import floor
 from extsloader.core.graph import find_cycle
 from extsloader.image.envelope import Envelope, parse_envelope
-from extsloader.image.schema import parse_manifest, parse_time
+from extsloader.image.schema import parse_manifest
 from extsloader.image.signing import signers
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.helper import Request
 from extsloader.model.machine import Machine
-from extsloader.model.manifest import Compatible, Manifest
+from extsloader.model.manifest import Compatible, Manifest, StoredImage, parse_time
 from extsloader.model.reasons import Code
 from extsloader.model.source import SourceKind
+from extsloader.model.trust import Memory
 from extsloader.verify.keys import KeyRing, load_keys
+from extsloader.verify.pinned import read_pinned, wrap
 
 CLOCK_TOLERANCE = 86400.0  # seconds that a signer's clock may be ahead of ours
 
 
-def accept(raw: bytes, request: Request) -> tuple[Manifest, tuple[str, ...]]:
-    """Judge an envelope: the manifest and the keys that signed it. Raises ImageRefusedError.
+def accept(raw: bytes, request: Request) -> StoredImage:
+    """Judge an envelope: what it vouches for, without a path. Raises ImageRefusedError.
 
-    An image that was accepted before stays accepted when it expires: a device without network
-    must find its services after a reboot.
+    An image that was accepted before stays accepted when it expires, or when its key retires: a
+    device without network must find its services after a reboot.
     """
-    envelope = parse_envelope(raw)
-    key_ids = check_signatures(envelope, load_keys(request.keys))
-    manifest = parse_manifest(envelope.payload)
+    ring = load_keys(request.keys)
+    stored = request.source.kind is SourceKind.STORED
+    payload, key_ids, retired = _check_origin(raw, request.keys, ring, stored=stored)
+    manifest = parse_manifest(payload)
     if request.machine is not None:
         check_compatible(manifest.compatible, request.machine)
-    if request.source.kind is not SourceKind.STORED:
+    if not stored:
+        check_epoch(ring.epoch, request.key_epoch_seen)
         check_time(manifest, request.wall, request.clock_floor)
+    check_floor(manifest, request, ring.epoch)
     check_graph(manifest)
-    return manifest, key_ids
+    return StoredImage(
+        manifest=manifest, path="", key_ids=key_ids, key_epoch=ring.epoch, retired=retired
+    )
 
 
-def check_signatures(envelope: Envelope, ring: KeyRing) -> tuple[str, ...]:
-    """Ids of the accepted keys that signed. Raises E_SIGNATURE for none, E_THRESHOLD for few."""
+def check_signatures(
+    envelope: Envelope, ring: KeyRing, *, stored: bool = False
+) -> tuple[tuple[str, ...], bool]:
+    """Ids of the keys that vouch for it, and whether it takes retired ones to be enough.
+
+    Raises E_SIGNATURE for none, E_THRESHOLD for few.
+    """
     found = signers(envelope, ring.keys)
+    if len(found) >= ring.threshold:
+        return found, False
+    retired = signers(envelope, ring.retired)
+    if stored and len(found) + len(retired) >= ring.threshold:
+        return (*found, *retired), True
+    gone = {"retired": retired, "revoked": signers(envelope, ring.revoked)}
+    former = "".join(
+        f", a {what} key signed: {', '.join(ids)}" for what, ids in gone.items() if ids
+    )
     if not found:
         claimed = ", ".join(ascii(s.key_id[:12]) for s in envelope.signatures[:4])
         raise ImageRefusedError(
             Code.SIGNATURE,
             f"cannot accept the manifest: none of the {len(ring.keys)} accepted keys signed it, "
-            f"it claims {claimed}",
+            f"it claims {claimed}{former}",
             "sign the image with a key of this device, or bring the device that key",
         )
-    if len(found) < ring.threshold:
+    raise ImageRefusedError(
+        Code.THRESHOLD,
+        f"cannot accept the manifest: {ring.threshold} distinct accepted keys expected, "
+        f"{len(found)} signed{former}",
+        "let the other signers sign as well",
+    )
+
+
+def check_epoch(epoch: int, seen: int) -> None:
+    """Are the device's keys older than keys that it had before? Raises E_KEYS.
+
+    An older core image, booted as a fall-back, runs what is stored, and takes nothing new on the
+    word of keys that were exchanged for a reason.
+    """
+    if epoch < seen:
         raise ImageRefusedError(
-            Code.THRESHOLD,
-            f"cannot accept the manifest: {ring.threshold} distinct accepted keys expected, "
-            f"{len(found)} signed",
-            "let the other signers sign as well",
+            Code.KEYS,
+            f"cannot use the device's keys: epoch {seen} or later expected, {epoch} got",
+            "boot the core image with the newer keys",
         )
-    return found
+
+
+def _check_origin(
+    raw: bytes, keys: str, ring: KeyRing, *, stored: bool
+) -> tuple[bytes, tuple[str, ...], bool]:
+    """The manifest's bytes, who vouches for them, and whether these are retired."""
+    pinned = read_pinned(keys)
+    if pinned is not None and wrap(pinned) == raw:
+        return pinned, (), False
+    envelope = parse_envelope(raw)
+    return (envelope.payload, *check_signatures(envelope, ring, stored=stored))
 
 
 def check_compatible(compatible: Compatible, machine: Machine) -> None:
@@ -73,7 +119,7 @@ def check_compatible(compatible: Compatible, machine: Machine) -> None:
         reasons.append(
             f"it is for core versions {wanted}, this device has {machine.core_version or 'none'}"
         )
-    if compatible.device_ids and machine.device_id not in compatible.device_ids:
+    if compatible.device_ids and not _is_listed(machine.device_id, compatible.device_ids):
         reasons.append(
             f"this device ({machine.device_id or 'without an id'}) is not one of the "
             f"{len(compatible.device_ids)} that it is for"
@@ -108,6 +154,20 @@ def check_time(manifest: Manifest, wall: float, clock_floor: float) -> None:
         )
 
 
+def check_floor(manifest: Manifest, request: Request, epoch: int) -> None:
+    """Is the sequence one that may come now? Raises E_ROLLBACK or E_EQUIVOCATION.
+
+    An image in the store is no exception: its file may have been put back there.
+    """
+    memory = Memory(
+        floors=request.floors, accepted=request.accepted, key_epoch=request.key_epoch_seen
+    )
+    held = floor.hold(memory, request.baked, epoch)
+    problem = floor.refuse(manifest, held.floors, held.accepted)
+    if problem:
+        raise ImageRefusedError(problem.code, problem.message, problem.hint)
+
+
 def check_graph(manifest: Manifest) -> None:
     """Do the services depend on each other in a circle? Raises E_DAG with a shortest one."""
     cycle = find_cycle(manifest.services)
@@ -117,6 +177,12 @@ def check_graph(manifest: Manifest) -> None:
             f"cannot order the services: {' -> '.join(cycle)} is a cycle",
             "remove one of these dependencies and build the image anew",
         )
+
+
+def _is_listed(device_id: str, listed: tuple[str, ...]) -> bool:
+    """By itself, or by its hash: a manifest need not tell everybody which devices there are."""
+    hashed = f"sha256-{sha256(device_id.encode()).hexdigest()}"
+    return device_id != "" and (device_id in listed or hashed in listed)
 
 
 def _in_range(version: str, lowest: str, highest: str) -> bool:

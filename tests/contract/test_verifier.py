@@ -16,6 +16,7 @@ from extsloader.model.ids import Digest
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.settings import Timeouts
 from extsloader.model.source import Filters, FsType, Source
+from extsloader.model.trust import Bounds
 from extsloader.ports.machine import VerifierPort
 from tests.fakes import builders, images
 from tests.fakes.machine import FakeMachine, Medium
@@ -67,7 +68,7 @@ def real(directory: Path) -> Subject:
     (directory / "gone").unlink()
     port = Verifier(
         keys=images.key_directory(directory / "keys", 1),
-        store=str(directory / "store"),
+        store=images.store_in(directory),
         machine=images.MACHINE,
         timeouts=Timeouts(),
         files=Filters().files,
@@ -105,7 +106,9 @@ async def test_a_probe_tells_the_file_system(subject: Subject) -> None:
 
 async def test_a_good_image_is_verified_and_its_progress_told(subject: Subject) -> None:
     told: list[tuple[int, int]] = []
-    image, descriptor = await subject.port.verify(subject.good, lambda *now: told.append(now))
+    image, descriptor = await subject.port.verify(
+        subject.good, Bounds(), lambda *now: told.append(now)
+    )
     os.close(descriptor)
     assert image.digest == subject.digest
     assert told
@@ -113,7 +116,7 @@ async def test_a_good_image_is_verified_and_its_progress_told(subject: Subject) 
 
 
 async def test_each_caller_gets_a_descriptor_of_its_own_to_read_only(subject: Subject) -> None:
-    descriptors = [(await subject.port.verify(subject.good, ignore))[1] for _ in range(2)]
+    descriptors = [(await subject.port.verify(subject.good, Bounds(), ignore))[1] for _ in range(2)]
     for descriptor in descriptors:
         os.pread(descriptor, 4, 0)
         assert fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
@@ -122,7 +125,7 @@ async def test_each_caller_gets_a_descriptor_of_its_own_to_read_only(subject: Su
 
 async def test_a_refusal_carries_a_code(subject: Subject) -> None:
     with pytest.raises(ImageRefusedError) as refused:
-        await subject.port.verify(subject.untrusted, ignore)
+        await subject.port.verify(subject.untrusted, Bounds(), ignore)
     assert refused.value.problem.code is Code.SIGNATURE
 
 
@@ -130,7 +133,7 @@ async def test_a_medium_that_is_not_there_is_gone(subject: Subject) -> None:
     with pytest.raises(ImageRefusedError) as not_probed:
         await subject.port.probe(subject.gone)
     with pytest.raises(ImageRefusedError) as not_verified:
-        await subject.port.verify(subject.gone, ignore)
+        await subject.port.verify(subject.gone, Bounds(), ignore)
     assert not_probed.value.problem.code is Code.GONE
     assert not_verified.value.problem.code is Code.GONE
 
@@ -143,7 +146,9 @@ async def test_a_call_that_is_cancelled_ends_its_helper(subject: Subject) -> Non
         working.append(subject.helpers())
         task.cancel()
 
-    task = asyncio.get_running_loop().create_task(subject.port.verify(subject.slow, call_off))
+    task = asyncio.get_running_loop().create_task(
+        subject.port.verify(subject.slow, Bounds(), call_off)
+    )
     with pytest.raises(asyncio.CancelledError):
         await task
     assert working[0] == before + 1

@@ -1,8 +1,9 @@
 """Small real images, signed like those for devices; each test spoils what it is about."""
 
+import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from hashlib import sha256
@@ -30,14 +31,34 @@ def private_key(number: int = 1) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32)
 
 
-def key_directory(path: Path, *numbers: int, threshold: int | None = None) -> str:
+def key_directory(
+    path: Path,
+    *numbers: int,
+    threshold: int | None = None,
+    epoch: int = 0,
+    retired: Iterable[int] = (),
+    revoked: Iterable[int] = (),
+) -> str:
     path.mkdir()
     for number in numbers:
         public = private_key(number).public_key()
         pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         (path / f"{number}.pem").write_bytes(pem)
-    if threshold is not None:
-        (path / "policy.json").write_text(f'{{"threshold": {threshold}}}')
+    policy = {
+        "threshold": threshold or 1,
+        "epoch": epoch,
+        "retired": [f"{number}.pem" for number in retired],
+        "revoked": [f"{number}.pem" for number in revoked],
+    }
+    if threshold or epoch or retired or revoked:
+        (path / "policy.json").write_text(json.dumps(policy))
+    return str(path)
+
+
+def store_in(directory: Path) -> str:
+    """An image store, as the daemon makes it before it starts any helper."""
+    path = directory / "store"
+    path.mkdir(mode=0o700, exist_ok=True)
     return str(path)
 
 

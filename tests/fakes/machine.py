@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
+from extsloader.core import floor
 from extsloader.model.errors import ImageRefusedError, MachineError, SettingsError
 from extsloader.model.events import (
     Cause,
@@ -26,8 +27,11 @@ from extsloader.model.reasons import Code, Problem
 from extsloader.model.settings import Settings
 from extsloader.model.source import Source, Superblock
 from extsloader.model.status import Usage
+from extsloader.model.trust import Bounds, Memory
 from extsloader.ports.machine import Emit, Ports
 from extsloader.ports.state import Loaded
+from extsloader.runtime.memory_work import decode_clock, decode_memory
+from tests.fakes.state import FakeState
 
 Found = TypeVar("Found")
 
@@ -97,6 +101,9 @@ class FakeMachine:
         self.emit: Emit = lambda _event: None
         self.on_exit: Callable[[ServiceName, int, Cause], None] = lambda *_: None
         self.notifiers: dict[str, Callable[[], None]] = {}
+        self.memory = (FakeState(decode_memory), FakeState(decode_memory))
+        self.seal: FakeState[Memory] | None = None
+        self.clock = FakeState(decode_clock)
         self.heard: set[str] = set()  # whose READY=1 an agent has heard
 
     def ports(self) -> Ports:
@@ -111,6 +118,9 @@ class FakeMachine:
             store=FakeStore(self),
             history=FakeHistory(self),
             load_settings=self.load_settings,
+            memory=self.memory,
+            seal=self.seal,
+            clock=self.clock,
         )
 
     def load_settings(self) -> Settings:
@@ -199,7 +209,7 @@ class FakeVerifier:
         return _give(self._machine.media[source.id].superblock)
 
     async def verify(
-        self, source: Source, progress: Callable[[int, int], None]
+        self, source: Source, bounds: Bounds, progress: Callable[[int, int], None]
     ) -> tuple[StoredImage, int]:
         self._machine.log("verify", source.id)
         self._refuse_gone(source)
@@ -212,6 +222,9 @@ class FakeVerifier:
             self._machine.helpers -= 1
         self._refuse_gone(source)
         image = _give(medium.verdict)
+        held = floor.hold(bounds.memory, bounds.baked, image.key_epoch)
+        if problem := floor.refuse(image.manifest, held.floors, held.accepted):
+            _give(problem)
         self._machine.stored.add(image.digest)
         return image, os.open(os.devnull, os.O_RDONLY)
 

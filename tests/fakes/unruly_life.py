@@ -20,8 +20,7 @@ from tests.fakes.unruly_machine import Container, UnrulyMachine
 
 Thing = TypeVar("Thing")
 
-
-FOR_EVER = {TimerKind.IMAGE, TimerKind.RECONCILE}
+FOR_EVER = (TimerKind.IMAGE, TimerKind.CLOCK, TimerKind.RECONCILE)
 
 
 class Fate(Protocol):
@@ -178,7 +177,7 @@ class UnrulyLife:
     def go_on(self) -> bool:
         """Whatever happens next where all goes well; False when nothing does.
 
-        The looks at the image and at everything are no events: they go on for ever.
+        The looks at image, clock and everything are no events: they go on for ever.
         """
         if self.machine.finished:
             return False

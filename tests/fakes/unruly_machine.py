@@ -123,7 +123,8 @@ class UnrulyMachine:
             case fx.Finish():
                 self._finish()
             case _:
-                assert isinstance(effect, fx.Record | fx.Reply | fx.KeepSocket)
+                kinds = fx.Record | fx.Reply | fx.KeepSocket | fx.SaveMemory | fx.SaveClock
+                assert isinstance(effect, kinds)
 
     def find_damage(self, digest: Digest, problem: Problem | None) -> Problem | None:
         """What a check of the image says, if it does not fail."""

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from extsloader.core import engine
+from extsloader.core import engine, memory
 from extsloader.core.step import Step
 from extsloader.model import effects as fx
 from extsloader.model import events as ev
@@ -68,7 +68,7 @@ def running(*services: Service, **phases: ServicePhase) -> World:
         name: replace(state, phase=phases.get(name, state.phase), run=1)
         for name, state in world.services.items()
     }
-    return replace(world, services=states)
+    return memory.settle(replace(world, services=states)).world
 
 
 def change(world: World, name: str, **fields: Any) -> World:

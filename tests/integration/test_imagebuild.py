@@ -176,7 +176,7 @@ def test_a_manifest_of_another_image_is_not_signed(
 
     key = str(project.root / "keys/extsloader.key")
     assert main(["sign", str(image), "--manifest", str(other), "--key", key]) == 1
-    assert "it describes another image" in capsys.readouterr().err
+    assert "the manifest describes another image" in capsys.readouterr().err
 
 
 def test_mistakes_in_manifests_come_to_light_before_any_work(

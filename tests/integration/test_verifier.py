@@ -23,6 +23,7 @@ from extsloader.model.ids import SourceId
 from extsloader.model.reasons import Code
 from extsloader.model.settings import Timeouts
 from extsloader.model.source import Filters, FsType, Source, SourceKind, device_generation
+from extsloader.model.trust import Bounds
 from extsloader.verify.pipeline import verify
 from tests.fakes import images
 from tests.fakes.images import file_source, names
@@ -90,7 +91,7 @@ def keys(tmp_path: Path) -> str:
 def verifier(tmp_path: Path, keys: str) -> Verifier:
     return Verifier(
         keys=keys,
-        store=str(tmp_path / "store"),
+        store=images.store_in(tmp_path),
         machine=images.MACHINE,
         timeouts=Timeouts(),
         files=Filters().files,
@@ -102,7 +103,7 @@ def verifier(tmp_path: Path, keys: str) -> Verifier:
 @pytest.fixture
 def ask(tmp_path: Path, keys: str) -> Callable[[Source], Request]:
     def ask(source: Source) -> Request:
-        store = str(tmp_path / "store")
+        store = images.store_in(tmp_path)
         return Request(source=source, machine=images.MACHINE, keys=keys, store=store, reserve=0)
 
     return ask
@@ -132,7 +133,7 @@ async def test_an_image_on_a_larger_medium_is_stored_and_can_be_mounted(
     os.truncate(path, 4 << 20)
     source = loop.attach(path)
     assert (await verifier.probe(source)).fs_type is FsType.SQUASHFS
-    image, descriptor = await verifier.verify(source, ignore)
+    image, descriptor = await verifier.verify(source, Bounds(), ignore)
     loop.detach()
     assert image.manifest == manifest
     assert names(tmp_path / "store") == [f"{image.digest}.img"]
@@ -144,7 +145,7 @@ async def test_an_image_on_a_larger_medium_is_stored_and_can_be_mounted(
         undo.callback(run, "umount", mounted)
         assert names(mounted) == ["content"]
     again, descriptor = await verifier.verify(
-        file_source(Path(image.path), SourceKind.STORED), ignore
+        file_source(Path(image.path), SourceKind.STORED), Bounds(), ignore
     )
     assert again == image
     os.close(descriptor)
@@ -168,7 +169,7 @@ async def test_an_image_in_pieces_on_a_fat_stick_is_stored_without_any_mount(
     source = loop.attach(stick)
 
     found = await verifier.probe(source)
-    image, descriptor = await verifier.verify(source, ignore)
+    image, descriptor = await verifier.verify(source, Bounds(), ignore)
 
     assert (found.fs_type, found.label, found.file) == (FsType.VFAT, "STICK", "rootfs-pkgs.img")
     assert image.manifest == manifest
@@ -201,10 +202,10 @@ async def test_a_refusal_of_the_real_helper_keeps_code_sentence_and_hint(
     path = tmp_path / "image"
     images.signed(path, 2)
     with pytest.raises(ImageRefusedError, match="none of the 1 accepted keys signed it") as caught:
-        await verifier.verify(file_source(path), ignore)
+        await verifier.verify(file_source(path), Bounds(), ignore)
     assert caught.value.problem.code is Code.SIGNATURE
     assert caught.value.problem.hint.startswith("sign the image with a key of this device")
-    assert not (tmp_path / "store").exists()
+    assert names(tmp_path / "store") == []
 
 
 async def test_the_largest_manifest_comes_through(tmp_path: Path, verifier: Verifier) -> None:
@@ -220,7 +221,7 @@ async def test_the_largest_manifest_comes_through(tmp_path: Path, verifier: Veri
             del service[member]
     payload = json.dumps(compact).encode()
     append_trailer(str(path), sign(payload, [images.private_key()]))
-    image, descriptor = await verifier.verify(file_source(path), ignore)
+    image, descriptor = await verifier.verify(file_source(path), Bounds(), ignore)
     assert len(image.manifest.services) == 64
     os.close(descriptor)
 
@@ -233,7 +234,9 @@ async def test_cancelling_in_the_middle_leaves_neither_process_nor_file(
     begun = asyncio.Event()
     before = names("/proc/self/fd")
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-        task = group.create_task(verifier.verify(file_source(path), lambda *_: begun.set()))
+        task = group.create_task(
+            verifier.verify(file_source(path), Bounds(), lambda *_: begun.set())
+        )
         await begun.wait()
         task.cancel()
     assert task.cancelled()
@@ -301,22 +304,19 @@ def test_a_disk_that_is_full_before_or_while_copying_keeps_nothing(
     path = tmp_path / "image"
     size = images.signed(path).image.size
     with tmpfs(tmp_path / "small", f"size={size + spare}") as small:
-        request = replace(ask(file_source(path)), store=str(small / "store"), clock_floor=1.0)
+        request = replace(ask(file_source(path)), store=str(small), clock_floor=1.0)
         if spare < 4096:
             assert refusal(request)[0] is Code.RESOURCE
-            assert names(small / "store") == []
+            assert names(small) == []
         else:
             os.close(verify(request, ignore)[1])
 
 
-@pytest.mark.parametrize("inodes", [1, 2])
-def test_a_disk_without_inodes_is_full(
-    tmp_path: Path, ask: Callable[[Source], Request], inodes: int
-) -> None:
+def test_a_disk_without_inodes_is_full(tmp_path: Path, ask: Callable[[Source], Request]) -> None:
     path = tmp_path / "image"
     images.signed(path)
-    with tmpfs(tmp_path / "small", f"size=1m,nr_inodes={inodes}") as small:
-        request = replace(ask(file_source(path)), store=str(small / "store"))
+    with tmpfs(tmp_path / "small", "size=1m,nr_inodes=1") as small:
+        request = replace(ask(file_source(path)), store=str(small))
         assert refusal(request)[0] is Code.RESOURCE
 
 
@@ -326,9 +326,9 @@ def test_a_read_only_disk_is_a_reason_of_its_own(
     path = tmp_path / "image"
     images.signed(path)
     with tmpfs(tmp_path / "small", "size=1m,ro") as small:
-        code, message = refusal(replace(ask(file_source(path)), store=str(small / "store")))
+        code, message = refusal(replace(ask(file_source(path)), store=str(small)))
     assert code is Code.IO
-    assert message == "cannot open the store: read-only file system"
+    assert message == "cannot write the store: read-only file system"
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])

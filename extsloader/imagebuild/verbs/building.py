@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from extsloader.image.schema import parse_manifest
 from extsloader.image.signing import load_private_key
 from extsloader.imagebuild.erofs import make_erofs
-from extsloader.imagebuild.image import add_verity, measure_image, sign_image
+from extsloader.imagebuild.image import add_verity, measure_image, read_signed, sign_image
 from extsloader.imagebuild.keys import make_keys
 from extsloader.imagebuild.linuxkit.definition import Definition, load_definition
 from extsloader.imagebuild.linuxkit.layout import check_buildable
@@ -69,13 +69,15 @@ def keygen(args: Namespace) -> None:
 
 
 def sign(args: Namespace) -> None:
-    """Sign a manifest and append it to its image."""
+    """Sign a manifest and append it to its image, or add signatures to the one that is there."""
     keys = [load_private_key(str(path)) for path in args.key]
-    payload = args.manifest.read_bytes()
+    payload, others = (args.manifest.read_bytes(), ()) if args.manifest else read_signed(args.image)
     if parse_manifest(payload).image != measure_image(args.image):
-        raise SettingsError((f"cannot sign {args.manifest}: it describes another image",))
+        raise SettingsError(
+            (f"cannot sign {args.manifest or args.image}: the manifest describes another image",)
+        )
     with timed("signature"):
-        sign_image(args.image, payload, keys)
+        sign_image(args.image, payload, keys, others)
 
 
 def build(args: Namespace) -> None:
@@ -110,7 +112,7 @@ def _make_manifest(image: ImageSpec, names: Sequence[str], args: Namespace) -> b
     identity = Identity(
         name=args.name,
         version=args.version,
-        sequence=args.sequence,
+        sequence=args.issued_at // 60 if args.sequence is None else args.sequence,
         issued_at=args.issued_at,
         expires=args.expires,
         compatible=Compatible(

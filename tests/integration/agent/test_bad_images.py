@@ -79,7 +79,7 @@ def sign_with_another_key(victim: Victim) -> None:
 
 def change_the_signed_manifest(victim: Victim) -> None:
     envelope = json.loads(read_envelope(victim.image))
-    payload = base64.b64decode(envelope["payload"]).replace(b'"sequence":1', b'"sequence":9')
+    payload = base64.b64decode(envelope["payload"]).replace(b'"sequence":2', b'"sequence":9')
     changed = envelope | {"payload": base64.b64encode(payload).decode()}
     assert changed != envelope
     append_trailer(str(victim.out), json.dumps(changed).encode())
@@ -147,6 +147,10 @@ def come_from_the_future(victim: Victim) -> None:
     victim.sign_again(issued_at="2999-01-01T00:00:00Z")
 
 
+def have_the_sequence_of_the_good_one(victim: Victim) -> None:
+    victim.sign_again(sequence=1)
+
+
 def blow_up_the_envelope(victim: Victim) -> None:
     """64 KiB and one byte: its length is the second number of the locator."""
     victim.write(victim.end + 12, (65537).to_bytes(4, "little"))
@@ -179,6 +183,7 @@ CASES: dict[Spoil, tuple[str, str, str]] = {
     require_what_is_not_there: ("refused", "E_DAG", "nobody"),
     let_it_expire: ("refused", "E_EXPIRED", "2020-01-01"),
     come_from_the_future: ("refused", "E_CLOCK", "2999-01-01"),
+    have_the_sequence_of_the_good_one: ("refused", "E_EQUIVOCATION", "sequence 1 of test"),
     blow_up_the_envelope: ("refused", "E_LIMIT", "65537 got"),
     be_noise: ("ignored", "E_FS_TYPE", "squashfs"),
     be_empty: ("ignored", "E_FS_TYPE", "squashfs"),
@@ -204,7 +209,7 @@ def busy_agent(
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, key: Ed25519PrivateKey) -> Path:
     out = tmp_path_factory.mktemp("small") / "small.img"
-    make_image(out, key, service("a"), service("b", requires=["a"]))
+    make_image(out, key, service("a"), service("b", requires=["a"]), sequence=2)
     return out
 
 

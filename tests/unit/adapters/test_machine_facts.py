@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from extsloader.adapters.machine_facts import read_machine
+from extsloader.adapters.machine_facts import (
+    EPOCH,
+    read_baked_floors,
+    read_clock_floor,
+    read_machine,
+)
+from extsloader.model.errors import MachineError
 from extsloader.model.settings import Settings
+from extsloader.model.trust import Release
 
 ALL = 0x1FFFFFFFFFF
 NO_RESOURCE = ALL & ~(1 << 24)
@@ -107,3 +114,28 @@ def test_this_machine_can_be_read() -> None:
     kernel = os.uname().machine
     assert machine.arch == {"x86_64": "amd64", "aarch64": "arm64"}.get(kernel, kernel)
     assert machine.cgroups in {1, 2}
+
+
+def test_no_clock_is_believed_that_shows_less_than_the_time_of_the_build(tmp_path: Path) -> None:
+    built = tmp_path / "clock-epoch"
+    assert read_clock_floor(built) == EPOCH
+    built.touch()
+    for seconds, floor in ((EPOCH + 1, EPOCH + 1), (5, EPOCH)):
+        os.utime(built, (seconds, seconds))
+        assert read_clock_floor(built) == floor
+
+
+def test_floors_lie_beside_the_keys(tmp_path: Path) -> None:
+    assert read_baked_floors(str(tmp_path)) == ()
+    (tmp_path / "floor.json").write_text('{"pkgs": 42, "other": 1}')
+    assert read_baked_floors(str(tmp_path)) == (
+        Release(name="pkgs", sequence=42),
+        Release(name="other", sequence=1),
+    )
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"pkgs": "42"}', '{"pkgs": -1}', '{"a": 1, "a": 2}'])
+def test_bad_floors_beside_the_keys_are_no_floors_at_all(tmp_path: Path, text: str) -> None:
+    (tmp_path / "floor.json").write_text(text)
+    with pytest.raises(MachineError, match=r"E_KEYS: cannot use .*floor\.json"):
+        read_baked_floors(str(tmp_path))

@@ -45,6 +45,7 @@ def test_what_was_written_last_comes_back_and_the_one_before_is_kept(tmp_path: P
     assert written(tmp_path / "made", 1, 2, 3).read().value == 3
     assert listed(tmp_path / "made") == ["floor", "floor.old"]
     assert (tmp_path / "made/floor").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o700
     (tmp_path / "made/floor").unlink()
     assert state(tmp_path / "made").read().value == 2
 
@@ -130,9 +131,43 @@ def test_the_file_of_a_newer_agent_is_kept_for_it(tmp_path: Path) -> None:
     state(tmp_path, version=2).write(b"9")
     future = (tmp_path / "floor").read_bytes()
     loaded = state(tmp_path).read()
-    assert loaded.value is None or loaded.value == 1
+    assert loaded.lost, "the newer agent could not read the one before either"
     assert "version 1 expected, 2 got" in loaded.problems[0].message
+    assert f"kept as {tmp_path}/floor.future for the agent that" in loaded.problems[0].hint
     assert (tmp_path / "floor.future").read_bytes() == future
+
+
+def test_the_file_of_an_older_agent_that_this_one_cannot_read_is_put_aside(tmp_path: Path) -> None:
+    written(tmp_path, 1)
+    loaded = state(tmp_path, version=2).read()
+    assert "version 2 expected, 1 got" in loaded.problems[0].message
+    assert listed(tmp_path) == ["quarantine", "quarantine/00000001-floor"]
+
+
+def test_content_may_be_as_long_as_its_limit(tmp_path: Path) -> None:
+    found = StateFile(path=tmp_path / "x", kind="x", decode=bytes, limit=1000)
+    for size in (0, 999, 1000):
+        found.write(b"x" * size)
+        assert found.read().value == b"x" * size
+    with pytest.raises(MachineError, match="at most 1000 bytes expected, 1001 got"):
+        found.write(b"x" * 1001)
+    assert found.read().value == b"x" * 1000
+    found.path.write_bytes(encode("x", 1, b"x" * 1001))
+    loaded = found.read()
+    assert loaded.value == b"x" * 999
+    assert f"at most {HEADER + 1000} bytes expected" in loaded.problems[0].message
+    assert StateFile(path=tmp_path, kind="x", decode=bytes).limit == 65536
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    before = listed(Path("/proc/self/fd"))
+    found = written(tmp_path, 1, 2)
+    for kind in ("directory", "fifo", "huge"):
+        found.read()
+        found.path.unlink(missing_ok=True)
+        _make(kind, found.path)
+    found.read()
+    assert listed(Path("/proc/self/fd")) == before
 
 
 def test_a_file_under_another_files_name_is_not_taken_for_it(tmp_path: Path) -> None:
@@ -155,6 +190,8 @@ def test_a_damaged_file_does_not_push_out_the_good_one_before(tmp_path: Path) ->
     found = written(tmp_path, 1, 2)
     found.path.write_bytes(b"damaged while we ran")
     found.write(b"3")
+    assert (tmp_path / "quarantine/00000001-floor").read_bytes() == b"damaged while we ran"
+    assert (tmp_path / "quarantine").stat().st_mode & 0o777 == 0o700
     found.path.write_bytes(b"and again")
     assert found.read().value == 1
 
@@ -163,12 +200,41 @@ def test_the_quarantine_is_bounded_and_keeps_the_newest(tmp_path: Path) -> None:
     found = state(tmp_path)
     (tmp_path / "quarantine").mkdir()
     (tmp_path / "quarantine/note of an operator").touch()
-    for size in (400_000, 400_001, 400_002, 10, 11, 12, 13, MAX_BYTES + 1):
-        found.path.write_bytes(bytes(size))
-        assert found.read().lost
-    sizes = [path.stat().st_size for path in sorted((tmp_path / "quarantine").glob("0*"))]
-    assert sizes == [10, 11, 12, 13]
+
+    def spoil(*sizes: int) -> list[int]:
+        for size in sizes:
+            found.path.write_bytes(bytes(size))
+            told.append(found.read().problems[0].hint)
+            assert not found.path.exists()
+        return [path.stat().st_size for path in sorted((tmp_path / "quarantine").glob("0*"))]
+
+    told: list[str] = []
+    assert (MAX_FILES, MAX_BYTES) == (4, 1 << 20)
+    assert spoil(400_000, 400_001) == [400_000, 400_001]
+    assert spoil(MAX_BYTES - 800_001) == [400_000, 400_001, MAX_BYTES - 800_001]
+    assert spoil(1) == [400_001, MAX_BYTES - 800_001, 1]
+    assert spoil(10, 11, 12, 13) == [10, 11, 12, 13]
+    assert spoil(MAX_BYTES + 1) == [10, 11, 12, 13]
+    assert told[-1].startswith("it is deleted, as the quarantine has no room for it; nothing to do")
+    assert spoil(MAX_BYTES) == [MAX_BYTES]
     assert (tmp_path / "quarantine/note of an operator").exists()
+
+
+def test_directories_in_the_quarantine_go_when_they_are_empty(tmp_path: Path) -> None:
+    found = state(tmp_path)
+    (tmp_path / "floor/something").mkdir(parents=True)
+    assert "it is no regular file" in found.read().problems[0].message
+    for _ in range(6):
+        (tmp_path / "floor").mkdir()
+        found.read()
+    kept = [name for name in listed(tmp_path / "quarantine") if "/" not in name]
+    assert kept == [f"0000000{n}-floor" for n in (1, 5, 6, 7)]
+
+
+def test_a_link_is_called_a_link(tmp_path: Path) -> None:
+    (tmp_path / "floor").symlink_to("/etc/passwd")
+    loaded = state(tmp_path).read()
+    assert loaded.problems[0].message.endswith("/floor: it is a symbolic link")
 
 
 def _calls(names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, fail_at: int) -> list[int]:

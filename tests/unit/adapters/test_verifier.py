@@ -23,6 +23,7 @@ from extsloader.model.machine import Machine
 from extsloader.model.reasons import Code
 from extsloader.model.settings import Timeouts
 from extsloader.model.source import Filters, FsType, Source, SourceKind, Superblock
+from extsloader.model.trust import Bounds
 from tests.fakes.images import names
 
 SOURCE = Source(id=SourceId("/dev/extst", "1"), kind=SourceKind.DEVICE, size=4096, devno="7:0")
@@ -74,7 +75,7 @@ def children() -> str:
 
 async def refusal(verifier: Verifier) -> tuple[Code, str]:
     with pytest.raises(ImageRefusedError) as caught:
-        await verifier.verify(SOURCE, lambda _done, _total: None)
+        await verifier.verify(SOURCE, Bounds(), lambda _done, _total: None)
     return caught.value.problem.code, caught.value.problem.message
 
 
@@ -95,7 +96,7 @@ async def test_progress_is_reported_before_the_verdict(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     verifier = helper(tmp_path, PROGRESS, PROGRESS, REFUSED)
     with pytest.raises(ImageRefusedError):
-        await verifier.verify(SOURCE, lambda *progress: seen.append(progress))
+        await verifier.verify(SOURCE, Bounds(), lambda *progress: seen.append(progress))
     assert seen == [(1, 2), (1, 2)]
 
 
@@ -214,7 +215,7 @@ async def test_cancelling_kills_and_reaps(tmp_path: Path) -> None:
     begun = asyncio.Event()
     verifier = helper(tmp_path, PROGRESS, HANG)
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        task = group.create_task(verifier.verify(SOURCE, lambda *_: begun.set()))
+        task = group.create_task(verifier.verify(SOURCE, Bounds(), lambda *_: begun.set()))
         await begun.wait()
         task.cancel()
     assert task.cancelled()

@@ -31,14 +31,15 @@ def phase(world: World) -> CandidatePhase:
 
 def test_at_the_start_every_provider_lists_what_it_has() -> None:
     step = tell(builders.world(), ev.AgentStarted(("udev", "files")))
-    assert step.effects == (fx.ListSources("udev"), fx.ListSources("files"))
+    hourly = fx.SetTimer(TimerId(TimerKind.CLOCK), 3600)
+    assert step.effects == (fx.ListSources("udev"), fx.ListSources("files"), hourly)
     assert step.world.awaited == {"udev", "files"}
 
 
 def test_an_agent_that_is_switched_off_does_nothing_about_any_stick() -> None:
     world = builders.world(settings=Settings(enabled=False))
     step = tell(world, ev.AgentStarted(("udev",)), ev.SourceSeen(STICK))
-    assert not step.effects
+    assert worlds.kinds(step) == ["SetTimer"], "it remembers what time it is"
 
 
 def test_a_good_stick_goes_all_the_way_to_a_running_service() -> None:
@@ -46,10 +47,10 @@ def test_a_good_stick_goes_all_the_way_to_a_running_service() -> None:
         (ev.SourceSeen(STICK), ["Probe"]),
         (ev.Probed(STICK.id, builders.squashfs()), ["Verify"]),
         (ev.VerifyProgressed(STICK.id, 1, 2), []),
-        (ev.Verified(STICK.id, IMAGE), ["MountImage"]),
+        (ev.Verified(STICK.id, IMAGE), ["SaveMemory", "SaveClock", "MountImage"]),
         (worlds.mounted(IMAGE), ["CreateService"]),
         (ev.ServiceCreated(A, 1, 7), ["StartService"]),
-        (ev.ServiceStarted(A, 1), ["CancelTimer"] * 3),
+        (ev.ServiceStarted(A, 1), [*["CancelTimer"] * 3, "SetTimer"]),
     )
     world = builders.world()
     for event, orders in started:
@@ -62,7 +63,7 @@ def test_a_good_stick_goes_all_the_way_to_a_running_service() -> None:
 def test_a_stop_undoes_it_all_and_ends_once() -> None:
     world = worlds.running(builders.service("a"), a=ServicePhase.READY)
     stopped: tuple[tuple[Event, list[str]], ...] = (
-        (ev.StopAsked(), [*["CancelTimer"] * 3, "SignalService", "SetTimer"]),
+        (ev.StopAsked(), [*["CancelTimer"] * 3, "SignalService", "SetTimer", "CancelTimer"]),
         (
             ev.ServiceExited(A, 1, Cause(CauseKind.SIGNAL, 15)),
             [*["CancelTimer"] * 5, "RemoveService"],

@@ -16,8 +16,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from extsloader.core import engine, explain, fleet, view
+from extsloader.core import candidates, engine, explain, fleet, view
 from extsloader.core.candidates import IN_HELPER
+from extsloader.core.lifecycle import AT_REST
 from extsloader.core.step import Step
 from extsloader.core.supervision import UP
 from extsloader.model import effects as fx
@@ -223,6 +224,7 @@ class Life(RuleBasedStateMachine):
             if c.phase is CandidatePhase.RETRYING and not self.life.world.stopping
         }
         assert retrying <= {timer.subject for timer in timers if timer.kind is TimerKind.RETRY}
+        assert (TimerId(TimerKind.PROBATION) in timers) == self.life.world.on_probation
         assert (
             not self.life.world.choosing
             or TimerId(TimerKind.CHOOSE) in timers
@@ -255,6 +257,16 @@ class Life(RuleBasedStateMachine):
             assert candidate.present == there
             if medium and there and candidate.phase is CandidatePhase.VERIFIED:
                 assert self.life.machine.vouched[id_] == medium.visit
+
+    @invariant()
+    def no_image_below_its_floor_is_kept_but_the_active_one(self) -> None:
+        world = self.life.world
+        floors = {floor.name: floor.sequence for floor in world.bounds.memory.floors}
+        settled = not (candidates.is_verifying(world) or world.choosing)
+        for digest, image in world.images.items():
+            low = image.stored.manifest.sequence < floors.get(image.stored.manifest.name, 0)
+            at_rest = image.phase in AT_REST and settled
+            assert not (low and at_rest) or digest == world.active
 
     @invariant()
     def nothing_that_is_due_is_left_undone(self) -> None:

@@ -16,6 +16,7 @@ from extsloader.model.status import (
     ServiceStatus,
     StatusSnapshot,
 )
+from extsloader.model.trust import Flag, Release
 from tests.fakes.status import DEGRADED, EXPLANATION, NOW, READY
 
 PLAIN = Style()
@@ -39,6 +40,15 @@ def test_a_device_that_is_ready() -> None:
     collector *  ready  2 h 3 min         0     12M   128M
     * essential: without it the device is failed, not degraded
     """)
+
+
+def test_floors_and_what_is_not_as_it_should_be_are_one_line() -> None:
+    floors = (Release(name="eve-pkgs", sequence=42), Release(name="other", sequence=7))
+    status = StatusSnapshot(floors=floors, flags=(Flag.FLOOR_OPEN, Flag.CLOCK_UNSURE))
+    line = "trust     floor eve-pkgs 42, other 7; floor not tamper evident, clock unsure"
+    assert line in views.show_status(status, NOW, PLAIN).split("\n")
+    flagged = views.show_status(StatusSnapshot(flags=(Flag.STALE,)), NOW, PLAIN)
+    assert "trust     stale" in flagged.split("\n")
 
 
 def test_a_device_that_is_degraded_says_why_from_top_to_bottom() -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from extsloader.image import schema
-from extsloader.image.schema import encode_manifest, find_problems, parse_manifest, parse_time
+from extsloader.image.schema import encode_manifest, find_problems, parse_manifest
 from extsloader.model import manifest as model
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.reasons import Code
@@ -309,11 +309,6 @@ def test_the_largest_manifest_is_read_quickly(good: Json) -> None:
     before = time.process_time()
     assert len(parse_manifest(raw).services) == 64
     assert time.process_time() - before < 0.5
-
-
-def test_time_is_seconds_since_1970() -> None:
-    assert parse_time("1970-01-01T00:01:00Z") == 60
-    assert parse_time("2038-01-19T03:14:08Z") == 2**31
 
 
 def test_the_json_schema_knows_no_null_and_allows_notes() -> None:

@@ -14,6 +14,7 @@ from extsloader.model.ids import ServiceName
 from extsloader.model.manifest import Readiness
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.status import Change
+from extsloader.model.trust import Memory
 from extsloader.runtime.failures import answer
 from tests.fakes import builders, worlds
 
@@ -49,6 +50,8 @@ OTHERS: list[Effect] = [
     fx.SetTimer(TimerId(TimerKind.CHOOSE), 1),
     fx.CancelTimer(TimerId(TimerKind.CHOOSE)),
     fx.Record(Change(subject="agent", old="a", new="b")),
+    fx.SaveMemory(Memory()),
+    fx.SaveClock(1.0),
     fx.Finish(),
     fx.KeepSocket(),
     fx.Reply(1, Answer(result=Result.ALREADY, message="nothing has changed")),

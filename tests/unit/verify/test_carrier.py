@@ -41,7 +41,7 @@ def ask(stick: Path, **changes: object) -> Request:
         files=FILES,
         machine=images.MACHINE,
         keys=str(stick.parent / "keys"),
-        store=str(stick.parent / "store"),
+        store=images.store_in(stick.parent),
         wall=1_800_000_000.0,
         reserve=0,
     )

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.reasons import Code
@@ -43,6 +45,9 @@ def test_without_a_key_nothing_is_accepted(tmp_path: Path) -> None:
     [
         *("", "1", "[]", "{}", '{"threshold":0}', '{"threshold":-1}', '{"threshold":true}'),
         *('{"threshold":1.0}', '{"threshold":"1"}', '{"threshold":1,"threshold":1}'),
+        *('{"threshold":1,"epoch":-1}', '{"threshold":1,"epoch":true}', '{"epoch":1}'),
+        *('{"threshold":1,"revoked":"1.pem"}', '{"threshold":1,"retired":[1]}'),
+        *('{"threshold":1,"revoked":["2.pem"]}', '{"threshold":1,"revoked":["1.pem"]}'),
         *('{"threshold":1,"keys":[]}', '{"threshold":2}', '{"threshold":99999999999999999999}'),
     ],
 )
@@ -52,6 +57,37 @@ def test_a_policy_that_makes_no_sense_is_no_policy_to_go_without(
     directory = Path(key_directory(tmp_path / "keys", 1))
     (directory / "policy.json").write_text(policy)
     assert refusal(directory)
+
+
+def test_all_mistakes_of_a_policy_are_named_at_once(tmp_path: Path) -> None:
+    directory = Path(key_directory(tmp_path / "keys", 1))
+    (directory / "policy.json").write_text('{"epoch":-1,"keys":[]}')
+    said = refusal(directory)
+    assert "'keys' is unknown" in said
+    assert "threshold: a number from 1 on expected" in said
+    assert "epoch: a number from 0 on expected" in said
+
+
+def test_a_key_counts_by_the_worst_that_is_said_of_it(tmp_path: Path) -> None:
+    directory = Path(key_directory(tmp_path / "keys", 1, 2, 3, retired=(1, 2), revoked=(2,)))
+    (directory / "copy.pem").write_bytes((directory / "2.pem").read_bytes())
+    ring = load_keys(str(directory))
+    assert [len(keys) for keys in (ring.keys, ring.retired, ring.revoked)] == [1, 1, 1]
+
+
+def test_no_key_is_needed_where_an_image_is_pinned(tmp_path: Path) -> None:
+    directory = Path(key_directory(tmp_path / "keys"))
+    (directory / "pinned.json").write_text("{}")
+    assert load_keys(str(directory)).keys == ()
+
+
+@pytest.mark.parametrize("bits", [1024, 4096])
+def test_a_key_of_another_kind_is_refused(tmp_path: Path, bits: int) -> None:
+    directory = Path(key_directory(tmp_path / "keys", 1))
+    key = rsa.generate_private_key(65537, bits).public_key()
+    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (directory / "2.pem").write_bytes(pem)
+    assert "no Ed25519 public key" in refusal(directory)
 
 
 def test_one_unusable_key_file_spoils_the_ring(tmp_path: Path) -> None:

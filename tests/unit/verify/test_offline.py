@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from extsloader.image.schema import encode_manifest
+from extsloader.model.manifest import StoredImage
 from extsloader.model.reasons import Code, Problem
 from extsloader.verify.offline import verify_file
 from tests.fakes import images
@@ -24,8 +26,12 @@ def code(found: object) -> Code:
 def test_a_good_image_gives_its_manifest_and_is_left_alone(tmp_path: Path, keys: str) -> None:
     path = tmp_path / "image"
     manifest = images.signed(path)
-    assert verify_file(str(path), keys) == manifest
-    assert verify_file(str(path), keys, wall=1.8e9, machine=images.MACHINE) == manifest
+    for found in (
+        verify_file(str(path), keys),
+        verify_file(str(path), keys, wall=1.8e9, machine=images.MACHINE),
+    ):
+        assert isinstance(found, StoredImage)
+        assert (found.manifest, len(found.key_ids)) == (manifest, 1)
     assert names(tmp_path) == ["image", "keys"]
 
 
@@ -35,6 +41,21 @@ def test_what_a_device_would_say_is_said(tmp_path: Path, keys: str) -> None:
     other = replace(images.MACHINE, arch="arm64")
     assert code(verify_file(str(path), keys, wall=1.8e9)) is Code.EXPIRED
     assert code(verify_file(str(path), keys, machine=other)) is Code.INCOMPATIBLE
+    with path.open("r+b") as file:
+        file.seek(5000)
+        file.write(b"spoiled")
+    assert code(verify_file(str(path), keys)) is Code.DIGEST
+
+
+def test_an_image_without_signature_is_good_where_it_is_pinned(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    wanted = images.manifest(images.unsigned(path))
+    keys = images.key_directory(tmp_path / "keys", 1)
+    assert code(verify_file(str(path), keys)) is Code.ENVELOPE
+    Path(keys, "pinned.json").write_bytes(encode_manifest(wanted))
+    found = verify_file(str(path), keys)
+    assert isinstance(found, StoredImage)
+    assert (found.manifest, found.key_ids) == (wanted, ())
     with path.open("r+b") as file:
         file.seek(5000)
         file.write(b"spoiled")

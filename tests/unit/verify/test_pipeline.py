@@ -14,6 +14,7 @@ from extsloader.model.helper import Request
 from extsloader.model.manifest import Manifest
 from extsloader.model.reasons import Code
 from extsloader.model.source import SourceKind
+from extsloader.model.trust import Release
 from extsloader.verify.pipeline import verify
 from tests.fakes import images
 from tests.fakes.images import names
@@ -28,7 +29,7 @@ def ask(path: Path, kind: SourceKind = SourceKind.FILE, **changes: object) -> Re
         source=images.file_source(path, kind),
         machine=images.MACHINE,
         keys=str(path.parent / "keys"),
-        store=str(path.parent / "store"),
+        store=images.store_in(path.parent),
         wall=1_800_000_000.0,
         reserve=0,
     )
@@ -268,3 +269,42 @@ def test_no_descriptor_is_left_behind(path: Path) -> None:
     refusal(path, reserve=1 << 60)
     os.close(verify(ask(path), ignore)[1])
     assert names("/proc/self/fd") == before
+
+
+def test_an_image_below_the_floor_is_refused_before_a_byte_of_it_is_read(path: Path) -> None:
+    images.signed(path, sequence=4)
+    content = bytearray(path.read_bytes())
+    content[100_000] ^= 1  # nobody gets as far as to notice
+    path.write_bytes(content)
+    floor = Release(name="pkgs", sequence=5)
+    assert refusal(path, floors=(floor,))[0] is Code.ROLLBACK
+    assert refusal(path)[0] is Code.DIGEST, "without the floor it is read"
+
+
+def test_a_stored_image_that_was_put_back_is_refused(path: Path) -> None:
+    images.signed(path, sequence=4)
+    image, descriptor = verify(ask(path), ignore)
+    os.close(descriptor)
+    asked = ask(Path(image.path), SourceKind.STORED, keys=ask(path).keys)
+    newer = Release(name="pkgs", sequence=5, digest="f" * 64)
+    with pytest.raises(ImageRefusedError, match="E_ROLLBACK"):
+        verify(replace(asked, floors=(newer,)), ignore)
+    os.close(verify(asked, ignore)[1])
+
+
+def test_an_image_without_a_clock_and_one_that_expired_in_the_store(path: Path) -> None:
+    images.signed(path, expires="2026-02-01T00:00:00Z")
+    built = 1_767_225_600.0
+    image, descriptor = verify(ask(path, wall=0.0, clock_floor=built), ignore)
+    os.close(descriptor)
+    late = built + 365 * 86400
+    assert image.manifest.expires
+    assert refusal_code(ask(path, wall=late)) is Code.EXPIRED
+    stored = ask(Path(image.path), SourceKind.STORED, keys=ask(path).keys, wall=late)
+    os.close(verify(stored, ignore)[1])
+
+
+def refusal_code(asked: Request) -> Code:
+    with pytest.raises(ImageRefusedError) as caught:
+        verify(asked, ignore)
+    return caught.value.problem.code

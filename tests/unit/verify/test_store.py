@@ -50,7 +50,7 @@ def given(tmp_path: Path) -> Iterator[Given]:
     image = images.unsigned(path)
     with (
         open_medium(images.file_source(path)) as medium,
-        open_store(str(tmp_path / "persist" / "store")) as store,
+        open_store(images.store_in(tmp_path)) as store,
     ):
         yield Given(path, image, medium, store)
 

@@ -2,21 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from extsloader.image.envelope import parse_envelope
+from extsloader.image.schema import encode_manifest
 from extsloader.image.signing import sign
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.helper import Request
 from extsloader.model.manifest import Compatible, Manifest
 from extsloader.model.reasons import Code
 from extsloader.model.source import SourceKind
+from extsloader.model.trust import Release
 from extsloader.verify.keys import load_keys
+from extsloader.verify.pinned import wrap
 from extsloader.verify.trust import (
     accept,
     check_compatible,
+    check_floor,
     check_graph,
     check_signatures,
     check_time,
@@ -49,9 +54,10 @@ def request(tmp_path: Path, kind: SourceKind = SourceKind.FILE, wall: float = IS
 def test_a_good_envelope_is_accepted_with_the_keys_that_signed(
     tmp_path: Path, good: Manifest
 ) -> None:
-    manifest, key_ids = accept(images.envelope(good), request(tmp_path))
-    assert manifest == good
-    assert len(key_ids) == 1
+    found = accept(images.envelope(good), request(tmp_path))
+    assert found.manifest == good
+    assert len(found.key_ids) == 1
+    assert not found.retired
 
 
 @pytest.mark.usefixtures("good")
@@ -77,14 +83,14 @@ def test_the_first_reason_in_the_documented_order_is_given(tmp_path: Path, good:
 def test_who_expired_in_the_store_may_go_on(tmp_path: Path, good: Manifest) -> None:
     late = images.envelope(replace(good, expires="2026-01-02T00:00:00Z"))
     asked = request(tmp_path, SourceKind.STORED, wall=ISSUED + 2 * DAY)
-    assert accept(late, asked)
+    assert accept(late, asked).manifest.expires
     assert refusal(accept, late, replace(asked, source=request(tmp_path).source))[0] is Code.EXPIRED
 
 
 def test_signers_are_counted_by_key(tmp_path: Path, good: Manifest) -> None:
     ring = load_keys(images.key_directory(tmp_path / "keys", 1, 2, 3, threshold=2))
     both = parse_envelope(images.envelope(good, 1, 3))
-    assert len(check_signatures(both, ring)) == 2
+    assert len(check_signatures(both, ring)[0]) == 2
     one = parse_envelope(images.envelope(good, 1))
     assert refusal(check_signatures, one, ring) == (
         Code.THRESHOLD,
@@ -94,6 +100,62 @@ def test_signers_are_counted_by_key(tmp_path: Path, good: Manifest) -> None:
     assert refusal(check_signatures, twice, ring)[0] is Code.THRESHOLD
     stranger = parse_envelope(images.envelope(good, 4, 5))
     assert refusal(check_signatures, stranger, ring)[0] is Code.SIGNATURE
+
+
+def test_what_a_retired_key_has_signed_runs_on_and_nothing_new_comes_in(
+    tmp_path: Path, good: Manifest
+) -> None:
+    images.key_directory(tmp_path / "keys", 1, 2, retired=(1,))
+    old = images.envelope(good, 1)
+    code, message = refusal(accept, old, request(tmp_path))
+    assert (code, "a retired key signed" in message) == (Code.SIGNATURE, True)
+    assert accept(old, request(tmp_path, SourceKind.STORED)).retired
+    assert not accept(images.envelope(good, 2), request(tmp_path, SourceKind.STORED)).retired
+
+
+def test_what_a_revoked_key_has_signed_is_refused_everywhere(
+    tmp_path: Path, good: Manifest
+) -> None:
+    images.key_directory(tmp_path / "keys", 1, 2, revoked=(1,))
+    stolen = images.envelope(good, 1)
+    for kind in (SourceKind.FILE, SourceKind.STORED):
+        code, message = refusal(accept, stolen, request(tmp_path, kind))
+        assert (code, "a revoked key signed" in message) == (Code.SIGNATURE, True)
+
+
+def test_a_retired_key_completes_a_threshold_in_the_store_only(
+    tmp_path: Path, good: Manifest
+) -> None:
+    images.key_directory(tmp_path / "keys", 1, 2, 3, threshold=2, retired=(1,))
+    both = images.envelope(good, 1, 2)
+    assert refusal(accept, both, request(tmp_path))[0] is Code.THRESHOLD
+    assert accept(both, request(tmp_path, SourceKind.STORED)).retired
+
+
+def test_keys_that_are_older_than_keys_seen_before_bring_nothing_in(
+    tmp_path: Path, good: Manifest
+) -> None:
+    images.key_directory(tmp_path / "keys", 1, epoch=2)
+    new, stored = (
+        replace(request(tmp_path, kind), key_epoch_seen=3)
+        for kind in (SourceKind.FILE, SourceKind.STORED)
+    )
+    code, message = refusal(accept, images.envelope(good), new)
+    assert (code, "epoch 3 or later expected, 2 got" in message) == (Code.KEYS, True)
+    assert accept(images.envelope(good), stored).key_epoch == 2
+    assert accept(images.envelope(good), replace(new, key_epoch_seen=2)).key_ids
+
+
+def test_a_pinned_manifest_needs_no_signature_and_no_key(tmp_path: Path, good: Manifest) -> None:
+    keys = Path(images.key_directory(tmp_path / "keys"))
+    pinned = encode_manifest(good)
+    (keys / "pinned.json").write_bytes(pinned)
+    found = accept(wrap(pinned), request(tmp_path))
+    assert (found.manifest, found.key_ids) == (good, ())
+    other = encode_manifest(replace(good, sequence=2))
+    assert refusal(accept, wrap(other), request(tmp_path))[0] is Code.THRESHOLD
+    signed = images.envelope(replace(good, sequence=2))
+    assert refusal(accept, signed, request(tmp_path))[0] is Code.SIGNATURE
 
 
 @pytest.mark.parametrize(
@@ -165,3 +227,90 @@ def test_a_cycle_is_shown_and_a_chain_is_not(good: Manifest) -> None:
     )
     alone = images.manifest(good.image, {"a": "a"})
     assert "a -> a is a cycle" in refusal(check_graph, alone)[1]
+
+
+def at_floor(asked: Request, sequence: int, digest: str = "", **changes: object) -> Request:
+    release = Release(name="pkgs", sequence=sequence, digest=digest)
+    return replace(asked, floors=(release,), **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("sequence", "floor", "code"),
+    [(4, 5, Code.ROLLBACK), (5, 5, None), (6, 5, None), (5 + (1 << 20) + 1, 5, Code.ROLLBACK)],
+)
+def test_a_sequence_below_the_floor_or_far_above_it_is_refused(
+    tmp_path: Path, good: Manifest, sequence: int, floor: int, code: Code | None
+) -> None:
+    wanted = replace(good, sequence=sequence)
+    asked = at_floor(request(tmp_path), floor)
+    if code is None:
+        check_floor(wanted, asked, 0)
+    else:
+        assert refusal(check_floor, wanted, asked, 0)[0] is code
+
+
+def test_a_twin_is_refused_with_both_digests(tmp_path: Path, good: Manifest) -> None:
+    first = Release(name="pkgs", sequence=1, digest="f" * 64)
+    for asked in (
+        replace(request(tmp_path), accepted=(first,)),
+        replace(request(tmp_path), floors=(first,)),
+    ):
+        code, message = refusal(check_floor, good, asked, 0)
+        assert code is Code.EQUIVOCATION
+        assert "f" * 64 in message
+        assert good.image.digest in message
+
+
+def test_a_stored_image_below_the_floor_is_refused_like_any_other(
+    tmp_path: Path, good: Manifest
+) -> None:
+    asked = at_floor(request(tmp_path, SourceKind.STORED), 2)
+    assert refusal(accept, images.envelope(good), asked)[0] is Code.ROLLBACK
+
+
+def test_only_a_newer_key_set_lowers_a_floor_and_only_to_the_baked_one(
+    tmp_path: Path, good: Manifest
+) -> None:
+    asked = at_floor(request(tmp_path), 2**60, "f" * 64, key_epoch_seen=3)
+    for baked, epoch, sequence, code in (
+        ((), 4, 1, Code.ROLLBACK),
+        ((Release(name="pkgs", sequence=1),), 3, 1, Code.ROLLBACK),
+        ((Release(name="pkgs", sequence=1),), 4, 1, None),
+        ((Release(name="pkgs", sequence=2),), 4, 1, Code.ROLLBACK),
+    ):
+        held = replace(asked, baked=baked)
+        wanted = replace(good, sequence=sequence)
+        if code is None:
+            check_floor(wanted, held, epoch)
+        else:
+            assert refusal(check_floor, wanted, held, epoch)[0] is code
+
+
+def test_the_floor_is_judged_after_device_and_time_and_before_the_graph(
+    tmp_path: Path, good: Manifest
+) -> None:
+    bad = images.manifest(good.image, {"a": "a"})
+    asked = at_floor(request(tmp_path), 2)
+    assert refusal(accept, images.envelope(bad), asked)[0] is Code.ROLLBACK
+    early = replace(asked, wall=ISSUED - 2 * DAY)
+    assert refusal(accept, images.envelope(bad), early)[0] is Code.CLOCK
+    elsewhere = replace(early, machine=replace(images.MACHINE, arch="arm64"))
+    assert refusal(accept, images.envelope(bad), elsewhere)[0] is Code.INCOMPATIBLE
+
+
+def test_a_manifest_need_not_name_its_devices_in_clear() -> None:
+    hashed = f"sha256-{sha256(b'device-1').hexdigest()}"
+    wanted = Compatible(arch="amd64", hypervisors=("kvm",), device_ids=("other", hashed))
+    check_compatible(wanted, images.MACHINE)
+    for stranger in ("device-2", "", hashed[:-1]):
+        machine = replace(images.MACHINE, device_id=stranger)
+        assert refusal(check_compatible, wanted, machine)[0] is Code.INCOMPATIBLE
+
+
+def test_no_list_of_devices_has_a_device_without_an_id() -> None:
+    nobody = f"sha256-{sha256(b'').hexdigest()}"
+    wanted = Compatible(arch="amd64", hypervisors=("kvm",), device_ids=(nobody,))
+    machine = replace(images.MACHINE, device_id="")
+    code, message = refusal(check_compatible, wanted, machine)
+    assert code is Code.INCOMPATIBLE
+    assert "this device (without an id)" in message

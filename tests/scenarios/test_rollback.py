@@ -1,0 +1,170 @@
+"""Old images, twins and wrong clocks, over several lives of an agent on one device."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from extsloader.model.events import Cause, CauseKind
+from extsloader.model.manifest import StoredImage
+from extsloader.model.reasons import Code
+from extsloader.model.trust import Bounds, Flag, Release
+from extsloader.model.world import World
+from extsloader.runtime.memory_work import recall
+from tests.fakes import builders
+from tests.fakes.machine import FakeMachine, Medium
+from tests.fakes.playbook import Agent, running
+
+SERVICE = builders.service("a", essential=True)
+OLD, NEW = (builders.stored(SERVICE, sequence=sequence) for sequence in (1, 2))
+
+
+def stick(image: StoredImage, path: str = "/dev/sdb") -> Medium:
+    return Medium(source=builders.source(path), superblock=builders.squashfs(), verdict=image)
+
+
+def awakened(machine: FakeMachine, *baked: Release) -> World:
+    """The world of an agent that has just started on this machine."""
+    found = recall(machine.ports())
+    return builders.world(
+        bounds=Bounds(memory=found.memory, clock=found.clock, baked=baked),
+        stale_memory=found.stale,
+        problems=found.problems,
+    )
+
+
+@asynccontextmanager
+async def life(machine: FakeMachine, *baked: Release) -> AsyncIterator[Agent]:
+    async with running(machine, awakened(machine, *baked)) as agent:
+        yield agent
+
+
+def code(agent: Agent, device: str) -> Code | None:
+    return {c.device: c.code for c in agent.snapshot().candidates}[device]
+
+
+async def run_well(machine: FakeMachine, image: StoredImage) -> None:
+    """A whole life in which the image passes its probation."""
+    async with life(machine) as agent:
+        machine.plug(stick(image))
+        await agent.until(lambda s: bool(s.floors))
+        machine.pull("/dev/sdb")
+
+
+async def test_after_a_probation_the_old_image_never_comes_back() -> None:
+    machine = FakeMachine()
+    await run_well(machine, NEW)
+    async with life(machine) as agent:
+        machine.plug(stick(OLD))
+        await agent.until_verdict("/dev/sdb", "refused")
+        assert code(agent, "/dev/sdb") is Code.ROLLBACK
+        assert agent.snapshot().floors == (Release(name="pkgs", sequence=2, digest=NEW.digest),)
+        machine.plug(stick(NEW, "/dev/sdc"))
+        await agent.until_state("ready")
+
+
+async def test_the_floor_rises_after_the_time_of_probation_and_not_before() -> None:
+    machine = FakeMachine()
+    async with life(machine) as agent:
+        machine.plug(stick(NEW))
+        await agent.until_state("ready")
+        ready = agent.now().now
+        await agent.until(lambda s: bool(s.floors))
+        assert 600 <= agent.now().now - ready < 601
+
+
+async def test_an_image_that_keeps_failing_never_raises_the_floor() -> None:
+    machine = FakeMachine()
+    async with life(machine) as agent:
+        machine.plug(stick(NEW))
+        for _ in range(5):
+            await agent.until_state("ready")
+            machine.end("a", Cause(CauseKind.CODE, 1))
+            await agent.until_service("a", "backing-off")
+        machine.behave("a").exits = Cause(CauseKind.CODE, 1)
+        await agent.until_service("a", "parked")
+        assert agent.now().now > 600
+    async with life(machine) as agent:
+        machine.behave("a").exits = None
+        machine.plug(stick(OLD))
+        await agent.until_state("ready")
+
+
+async def test_a_twin_is_refused_also_after_a_restart() -> None:
+    machine = FakeMachine()
+    twin = builders.stored(SERVICE, sequence=2, digest="e" * 64)
+    async with life(machine) as agent:
+        machine.plug(stick(NEW))
+        await agent.until_state("ready")
+        machine.pull("/dev/sdb")
+    async with life(machine) as agent:
+        machine.plug(stick(twin))
+        await agent.until_verdict("/dev/sdb", "refused")
+        assert code(agent, "/dev/sdb") is Code.EQUIVOCATION
+
+
+async def test_one_damaged_copy_changes_nothing() -> None:
+    machine = FakeMachine()
+    await run_well(machine, NEW)
+    machine.memory[0].damaged = True
+    async with life(machine) as agent:
+        machine.plug(stick(OLD))
+        await agent.until_verdict("/dev/sdb", "refused")
+        assert Flag.FLOOR_LOST not in agent.snapshot().flags
+        assert [problem.code for problem in agent.snapshot().problems] == [Code.STATE]
+    assert not machine.memory[0].damaged, "it is mended"
+
+
+async def test_with_both_copies_damaged_the_core_images_floor_holds_until_the_next_probation() -> (
+    None
+):
+    machine = FakeMachine()
+    await run_well(machine, NEW)
+    for copy in machine.memory:
+        copy.damaged = True
+    async with life(machine, Release(name="pkgs", sequence=2)) as agent:
+        machine.plug(stick(OLD))
+        await agent.until_verdict("/dev/sdb", "refused")
+        assert Flag.FLOOR_LOST in agent.snapshot().flags
+    async with life(machine) as agent:
+        assert Flag.FLOOR_LOST in agent.snapshot().flags, "a restart does not heal it"
+        machine.plug(stick(NEW))
+        await agent.until(lambda s: Flag.FLOOR_LOST not in s.flags)
+    assert recall(machine.ports()).memory.floors[0].sequence == 2
+
+
+async def test_a_full_disk_keeps_no_image_from_running_and_is_told() -> None:
+    machine = FakeMachine()
+    for copy in machine.memory:
+        copy.full = True
+    async with life(machine) as agent:
+        machine.plug(stick(NEW))
+        snapshot = await agent.until(lambda s: s.state == "ready" and bool(s.problems))
+        assert (
+            snapshot.problems[0].message == "cannot write the state file: no space left on device"
+        )
+
+
+async def test_an_implausible_floor_holds_and_is_told_until_newer_keys_come() -> None:
+    machine = FakeMachine()
+    forged = f'{{"floors": [{{"name": "pkgs", "sequence": {2**63 - 1}}}]}}'
+    machine.memory[1].content = forged.encode()
+    async with life(machine) as agent:
+        assert Flag.FLOOR_IMPLAUSIBLE in agent.snapshot().flags
+        machine.plug(stick(NEW))
+        await agent.until_verdict("/dev/sdb", "refused")
+        assert code(agent, "/dev/sdb") is Code.ROLLBACK
+    async with life(machine, Release(name="pkgs", sequence=1)) as agent:
+        machine.plug(stick(replace(NEW, key_epoch=1)))
+        snapshot = await agent.until_state("ready")
+        assert Flag.FLOOR_IMPLAUSIBLE not in snapshot.flags
+    assert recall(machine.ports()).memory.key_epoch == 1
+
+
+async def test_a_signed_time_makes_a_clock_of_earlier_unsure_and_stops_nothing() -> None:
+    machine = FakeMachine()
+    async with life(machine) as agent:
+        assert Flag.CLOCK_UNSURE not in agent.snapshot().flags
+        machine.plug(stick(NEW))
+        snapshot = await agent.until_state("ready")
+        assert Flag.CLOCK_UNSURE in snapshot.flags
+    assert recall(machine.ports()).clock == 1767225600.0
