@@ -119,7 +119,19 @@ def _take_verified(world: World, event: ev.Verified, moment: Moment) -> Step:
 def _take_mounted(world: World, event: ev.ImageMounted, moment: Moment) -> Step:
     mounted = images.take_mounted(world, event.digest)
     stored = mounted.world.images[event.digest].stored
-    return mounted.then(fleet.plan, stored, event, moment).then(history.recall)
+    return (
+        mounted.then(fleet.plan, stored, event, moment).then(history.recall).then(_take_away_held)
+    )
+
+
+def _take_away_held(world: World) -> Step:
+    """What must not run may still run since an earlier agent: it is removed before anything else."""
+    held = rollout.find_held(world)
+    states = {
+        name: replace(state, phase=ServicePhase.DUE) if name in held and state.plan else state
+        for name, state in world.services.items()
+    }
+    return Step(replace(world, services=states))
 
 
 def _fire(world: World, timer: TimerId, moment: Moment) -> Step:

@@ -4,9 +4,9 @@ import msgspec
 
 from extsloader.core.history import begin
 from extsloader.model.events import Cause, CauseKind
-from extsloader.model.history import Ending, History
-from extsloader.model.ids import ServiceName
-from extsloader.model.manifest import Restart, RestartPolicy
+from extsloader.model.history import Ending, History, Hold
+from extsloader.model.ids import Digest, ServiceName
+from extsloader.model.manifest import Restart, RestartPolicy, StoredImage
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.world import World
 from tests.fakes import builders
@@ -73,6 +73,25 @@ async def test_who_died_while_no_agent_watched_is_judged_as_if_one_had() -> None
             1,
             "exit code 7",
         )
+
+
+async def test_what_must_not_run_any_more_is_taken_away_from_an_earlier_agent() -> None:
+    machine = FakeMachine()
+    held = History(holds={ServiceName("worker"): Hold.PAUSED})
+    async with running(machine, begin(builders.world(), held, (), 0.0)) as agent:
+        machine.containers["worker"], machine.origins["worker"] = 7, stick_digest()
+        machine.running.add("worker")
+        machine.groups.add("worker")
+        machine.plug(stick())
+        await agent.until_service("worker", "paused")
+        await agent.until_state("ready")
+        assert "worker" not in machine.containers
+
+
+def stick_digest() -> Digest:
+    verdict = stick().verdict
+    assert isinstance(verdict, StoredImage)
+    return verdict.digest
 
 
 async def test_a_crash_storm_is_written_every_five_seconds_at_most() -> None:
