@@ -125,7 +125,7 @@ def _take_mounted(world: World, event: ev.ImageMounted, moment: Moment) -> Step:
 
 
 def _take_away_held(world: World) -> Step:
-    """What must not run may still run since an earlier agent: it is removed before anything else."""
+    """What must not run may still run since an earlier agent: it goes before anything else."""
     held = rollout.find_held(world)
     states = {
         name: replace(state, phase=ServicePhase.DUE) if name in held and state.plan else state
