@@ -1,15 +1,16 @@
-"""`python -m bench [idle|verification|starting|keeping|boot]…`, all of them without a name."""
+"""`python -m bench [idle|verification|starting|keeping|recovery|boot]…`; all without a name."""
 
 import os
 import sys
 
-from bench import boot, idle, keeping, starting, verification
+from bench import boot, idle, keeping, recovery, starting, verification
 
 CASES = {
     "idle": idle,
     "verification": verification,
     "starting": starting,
     "keeping": keeping,
+    "recovery": recovery,
     "boot": boot,
 }
 

@@ -25,6 +25,7 @@ class Agent:
     pid: int
     device: str
     client: Client
+    die_and_return: Callable[[], None]  # kill -9, and the next one is started
 
     def until(self, is_so: Callable[[StatusSnapshot], bool]) -> StatusSnapshot:
         """Wait for a status by long poll."""
@@ -58,12 +59,28 @@ def running(root: Path, keys: Path) -> Iterator[Agent]:
     )
     argv = [sys.executable, "-m", "extsloader.lean", "--root", str(root)]
     with (root / "log").open("wb") as log:
-        daemon = subprocess.Popen(argv, stderr=log)
+        daemons = [subprocess.Popen(argv, stderr=log)]
+
+        def die_and_return() -> None:
+            daemons[-1].kill()
+            daemons[-1].wait()
+            daemons.append(subprocess.Popen(argv, stderr=log))
+
+        yield from _serve(daemons, run, root, device, die_and_return)
+
+
+def _serve(
+    daemons: list[subprocess.Popen[bytes]],
+    run: str,
+    root: Path,
+    device: str,
+    die_and_return: Callable[[], None],
+) -> Iterator[Agent]:
     try:
-        yield Agent(daemon.pid, device, _connect(run, root / "log"))
+        yield Agent(daemons[0].pid, device, _connect(run, root / "log"), die_and_return)
     finally:
-        daemon.send_signal(signal.SIGTERM)
-        code = daemon.wait(120)
+        daemons[-1].send_signal(signal.SIGTERM)
+        code = daemons[-1].wait(120)
         shutil.rmtree(run)
         if code != 0:
             raise RuntimeError((root / "log").read_text(encoding="utf-8"))

@@ -7,6 +7,7 @@ of the two takes a second or more.
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import extsloader
 from extsloader.settings.start import start_checking
@@ -23,13 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"cannot check the configuration: {error}", file=sys.stderr)
         return 1
     from extsloader.model.errors import SettingsError  # noqa: PLC0415 - see above
-    from extsloader.settings.load import end_checking, read_settings  # noqa: PLC0415
+    from extsloader.settings.load import end_checking, load_settings, read_settings  # noqa: PLC0415
     from extsloader.wiring import run  # noqa: PLC0415
 
     try:
         settings = read_settings(checking)
         if not options.check_config:
-            return run(settings, checking)
+            load = partial(load_settings, options.config, options.root)
+            return run(settings, checking, load)
         print("the configuration is good")
     except SettingsError as error:
         print(error, file=sys.stderr)

@@ -14,14 +14,14 @@ UNUSED = ("ssl", "rich", "_hashlib")
 LIBRARIES = {"udev": "libudev.so.1"}
 """What pyudev looks for. Python would ask ldconfig, a compiler and a linker for the names, in
 processes of their own, and a device need not have any of them."""
-STOPPING = (signal.SIGTERM, signal.SIGINT)
+HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def main() -> int:
     """Run `extsloader.daemon` in a process that cannot import what it does not need."""
     # Until the agent handles them: a stop in the first moments must not kill it with its
-    # predecessor's services still running.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    # predecessor's services still running, and a reload must not kill it at all.
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     for name in UNUSED:
         sys.modules[name] = None  # type: ignore[assignment] # the documented way to forbid it
     util.find_library = LIBRARIES.get  # type: ignore[assignment] # of one argument, too

@@ -5,9 +5,12 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+
+import msgspec
 
 import extsloader
 from extsloader.adapters.cgroups.factory import open_cgroups
@@ -33,36 +36,43 @@ from extsloader.adapters.store import Store
 from extsloader.adapters.tpm import TpmIndex, find_no_tpm
 from extsloader.adapters.udev import UdevSources
 from extsloader.adapters.verifier import Verifier
+from extsloader.core.history import begin, collect, is_possible
 from extsloader.core.integrity import explain_integrity, name_integrity
-from extsloader.model.effects import Effect
+from extsloader.model.control import Verb
+from extsloader.model.effects import Effect, KeepSocket, Reply
 from extsloader.model.errors import MachineError
-from extsloader.model.events import AgentStarted, StopAsked
+from extsloader.model.events import AgentStarted, Asked, EffectFailed, HistorySaved, StopAsked
+from extsloader.model.history import Ending, History
 from extsloader.model.machine import Machine
-from extsloader.model.reasons import Problem
+from extsloader.model.reasons import Code, Problem
 from extsloader.model.settings import Settings
 from extsloader.model.status import AgentStatus, Change
 from extsloader.model.trust import Bounds
 from extsloader.model.world import World
 from extsloader.ports.machine import CgroupPort, Ports, SourcePort
+from extsloader.runtime.control import Control
 from extsloader.runtime.executor import Executor
 from extsloader.runtime.hub import Hub, Live
 from extsloader.runtime.loop import Loop
 from extsloader.runtime.memory_work import Recollection, decode_clock, decode_memory, recall
+from extsloader.runtime.tasks import Tasks
 from extsloader.runtime.threads import Threads
 from extsloader.settings.start import Process
 
+SAVE_TIME = 5.0  # seconds that a disk may take
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
-def run(settings: Settings, checking: Process) -> int:
+def run(settings: Settings, checking: Process, load: Callable[[], Settings]) -> int:
     """Run until stopped; 0 after a clean stop, 1 with something left behind.
 
     `checking` is the process that has checked the settings: it can do the first verification.
+    `load` reads the settings anew; it raises SettingsError.
     """
     journal = open_journal(settings.log_format)
     logging.getLogger().addHandler(LibraryLog(journal))
     try:
-        world = asyncio.run(serve(settings, journal, take_notifier(os.environ), checking))
+        world = asyncio.run(serve(settings, journal, take_notifier(os.environ), checking, load))
     except MachineError as error:
         problem = error.problem
         journal.log.critical(
@@ -75,7 +85,11 @@ def run(settings: Settings, checking: Process) -> int:
 
 
 async def serve(
-    settings: Settings, journal: Journal, notifier: Notifier, checking: Process
+    settings: Settings,
+    journal: Journal,
+    notifier: Notifier,
+    checking: Process,
+    load: Callable[[], Settings],
 ) -> World:
     """Run until asked to stop; returns the last world. Raises MachineError if it cannot start."""
     async with AsyncExitStack() as stack:
@@ -86,7 +100,7 @@ async def serve(
             integrity=name_integrity(settings, machine),
             reason=explain_integrity(settings, machine),
         )
-        ports = build_ports(settings, machine, checking)
+        ports = build_ports(settings, machine, checking, load)
         for sentence in ports.cgroups.open_parent():
             journal.log.warning("limit for all services not granted", reason=sentence)
         left: list[Problem] = []
@@ -95,12 +109,22 @@ async def serve(
         recollection = await threads.run(recall, ports)
         for problem in recollection.problems:
             journal.log.warning("memory damaged", code=problem.code, reason=problem.message)
-        world = _first_world(settings, machine, recollection)
-        world = await _run(Agent(world, ports, threads, journal, notifier), stack)
+        found = await threads.run(ports.history.read)
+        begun = begin(
+            _first_world(settings, machine, recollection),
+            found.value,
+            found.problems,
+            read_moment().wall,
+        )
+        if begun.previous:
+            journal.log.info("the run before", reason=begun.previous.message)
+        world = await _run(Agent(begun, ports, threads, journal, notifier), stack)
     return replace(world, leftovers=(*world.leftovers, *left))
 
 
-def build_ports(settings: Settings, machine: Machine, checking: Process) -> Ports:
+def build_ports(
+    settings: Settings, machine: Machine, checking: Process, load: Callable[[], Settings]
+) -> Ports:
     """The real machine. Raises MachineError where a program or a directory is missing."""
     paths = settings.paths
     store = Store(paths.store)
@@ -128,6 +152,13 @@ def build_ports(settings: Settings, machine: Machine, checking: Process) -> Port
         readiness=ServiceReadiness(runtime.execute),
         store=store,
         device=Device(),
+        history=StateFile(
+            path=Path(paths.state) / "history",
+            kind="history",
+            decode=_decode_history,
+            limit=1 << 20,
+        ),
+        load_settings=load,
         memory=tuple(
             StateFile(path=Path(path), kind="images", decode=decode_memory) for path in paths.memory
         ),
@@ -153,6 +184,14 @@ def _first_world(settings: Settings, machine: Machine, recollection: Recollectio
     )
 
 
+def _decode_history(payload: bytes) -> History:
+    """Raises ValueError."""
+    history = msgspec.json.decode(payload, type=History)
+    if is_possible(history):
+        return history
+    raise ValueError("it says what cannot be")
+
+
 class Agent:
     """Loop, executor and hub, joined: each needs one end of another."""
 
@@ -166,7 +205,7 @@ class Agent:
     ) -> None:
         settings = world.settings
         started = AgentStatus(
-            version=extsloader.__version__, pid=os.getpid(), started=read_moment().wall
+            version=extsloader.__version__, pid=os.getpid(), started=world.history.started
         )
         self.settings = settings
         self.notifier = notifier
@@ -184,6 +223,11 @@ class Agent:
             settings.paths.logs,
         )
         self.loop = Loop(world, read_moment, self._execute, self.hub.publish, journal.log)
+        self.control = Control(self.loop.put)
+        self.socket = StatusSocket(
+            self.hub, self.control, settings.paths.socket, settings.socket_group
+        )
+        self.tasks = Tasks()
         self.executor = Executor(ports, threads, self.loop.put, self._record, journal.log)
         self._journal = journal
 
@@ -192,8 +236,24 @@ class Agent:
         self.notifier.stopping()
         self.loop.put(StopAsked())
 
+    def ask_to_reload(self) -> None:
+        """Take over the configuration: SIGHUP."""
+        self.loop.put(Asked(verb=Verb.RELOAD, uid=0))
+
     def _execute(self, effect: Effect) -> None:
-        self.executor.execute(effect)
+        match effect:
+            case Reply(request, answer):
+                self.control.reply(request, answer)
+            case KeepSocket():
+                self.tasks.spawn("keep the socket", self._keep_socket())
+            case _:
+                self.executor.execute(effect)
+
+    async def _keep_socket(self) -> None:
+        try:
+            await self.socket.keep()
+        except MachineError as error:
+            self.loop.put(EffectFailed(error.problem))
 
     def _record(self, change: Change) -> None:
         self._journal.write_change(self.hub.record(change))
@@ -202,21 +262,39 @@ class Agent:
 
 
 async def _run(agent: Agent, stack: AsyncExitStack) -> World:
-    settings = agent.settings
-    socket = StatusSocket(agent.hub, settings.paths.socket, settings.socket_group)
-    await socket.start()
-    stack.push_async_callback(socket.close)
+    await agent.socket.start()
+    stack.push_async_callback(agent.socket.close)
+    stack.push_async_callback(agent.tasks.close)
     stack.push_async_callback(agent.executor.close)
+    if problem := await _save(agent.executor, collect(agent.loop.world)):
+        agent.loop.put(HistorySaved(problem))  # it is told, and tried again
     agent.executor.start()
     running = asyncio.get_running_loop()
     for number in STOPPING:
         running.add_signal_handler(number, agent.ask_to_stop)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # the launcher held them back
+    running.add_signal_handler(signal.SIGHUP, agent.ask_to_reload)
+    # The launcher held them back.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOPPING, signal.SIGHUP))
     _keep_alive(agent.notifier)
     agent.loop.put(AgentStarted(agent.providers))
     agent.notifier.ready()
     world = await agent.loop.run()
-    return replace(world, leftovers=(*world.leftovers, *await agent.executor.clear()))
+    left = [*world.leftovers, *await agent.executor.clear()]
+    if problem := await _save(agent.executor, replace(collect(world), ended=Ending.STOPPED)):
+        left.append(problem)
+    return replace(world, leftovers=tuple(left))
+
+
+async def _save(executor: Executor, history: History) -> Problem | None:
+    """Before anything else is done, and after everything is; why it could not be written."""
+    try:
+        async with asyncio.timeout(SAVE_TIME):
+            await executor.save(history)
+    except MachineError as error:
+        return error.problem
+    except TimeoutError:
+        return Problem(Code.STATE, f"cannot write the history within {SAVE_TIME:g} s")
+    return None
 
 
 def _close_parent(cgroups: CgroupPort, left: list[Problem]) -> None:

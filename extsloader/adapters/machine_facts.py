@@ -40,6 +40,7 @@ def read_machine(settings: Settings, root: Path = Path("/")) -> Machine:
     kernel = os.uname().machine
     return Machine(
         arch=ARCHITECTURES.get(kernel, kernel),
+        boot=_read_word(root / "proc/sys/kernel/random/boot_id"),
         hypervisor=settings.hypervisor or _read_word(root / "run/eve-hv-type") or "kvm",
         core_version=_read_word(root / "etc/eve-release"),
         device_id=settings.device_id,

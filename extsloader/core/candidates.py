@@ -17,7 +17,7 @@ back by then (`called_off` and present), the report is about its earlier visit: 
 from collections.abc import Iterable
 from dataclasses import replace
 
-from extsloader.core import admit, backoff
+from extsloader.core import admit, backoff, rollout, safe_mode
 from extsloader.core.step import Step, put
 from extsloader.model.effects import CancelHelper, DropImage, Effect, Probe, SetTimer, Verify
 from extsloader.model.errors import IllegalTransitionError
@@ -81,6 +81,8 @@ def take_listing(world: World, provider: str, sources: tuple[Source, ...]) -> St
 
 def stop_awaiting(world: World, provider: str) -> World:
     """The first listing of a provider has come, or will not come."""
+    if provider not in world.awaited:
+        return world
     return replace(world, awaited=world.awaited - {provider})
 
 
@@ -139,7 +141,7 @@ def retry(world: World, source: SourceId) -> Step:
 def start_helpers(world: World) -> Step:
     """Give free helpers their next source; verification goes before new probes."""
     step = Step(world)
-    if world.stopping or not world.settings.enabled:
+    if world.stopping or not rollout.is_on(world.settings):
         return step
     for phase in (CandidatePhase.QUEUED, CandidatePhase.NEW):
         for candidate in [c for c in world.candidates.values() if c.phase is phase]:
@@ -172,7 +174,9 @@ def is_undecided(world: World) -> bool:
 
 def _admit(world: World, source: Source) -> World:
     """Begin anew with a source: nothing of it has been read."""
-    problem = admit.refuse_unprobed(source, world.settings.filters, world.settings.paths.store)
+    problem = safe_mode.refuse(world, source) or admit.refuse_unprobed(
+        source, world.settings.filters, world.settings.paths.store
+    )
     phase = CandidatePhase.IGNORED if problem else CandidatePhase.NEW
     return _put(world, Candidate(source=source, phase=phase, problem=problem))
 

@@ -8,8 +8,13 @@ from extsloader.core import (
     candidates,
     changes,
     fleet,
+    history,
     images,
     memory,
+    operators,
+    reconcile,
+    reload,
+    rollout,
     services,
 )
 from extsloader.core.lifecycle import AT_REST
@@ -19,7 +24,7 @@ from extsloader.model.effects import CancelTimer, Finish, ListSources, Record
 from extsloader.model.events import Event, TimerId, TimerKind
 from extsloader.model.ids import SourceId
 from extsloader.model.machine import Moment
-from extsloader.model.world import CandidatePhase, World
+from extsloader.model.world import CandidatePhase, ServicePhase, World
 
 
 def step(world: World, event: Event, moment: Moment) -> Step:
@@ -28,8 +33,10 @@ def step(world: World, event: Event, moment: Moment) -> Step:
     Raises IllegalTransitionError for a report that cannot be true; the caller's world stands.
     """
     outcome = _apply(world, event, moment).then(_settle, moment)
-    lines = tuple(Record(c) for c in changes.find_changes(world, outcome.world, moment))
-    return Step(outcome.world, lines + outcome.effects)
+    found = changes.find_changes(world, outcome.world, moment)
+    told = tuple(effect.change for effect in outcome.effects if isinstance(effect, Record))
+    kept = history.settle(world, history.remember(outcome.world, (*told, *found)), moment)
+    return Step(kept.world, (*map(Record, found), *outcome.effects, *kept.effects))
 
 
 def _apply(world: World, event: Event, moment: Moment) -> Step:
@@ -70,9 +77,17 @@ def _apply(world: World, event: Event, moment: Moment) -> Step:
         case ev.TimerFired(timer):
             return _fire(world, timer, moment)
         case ev.StopAsked():
-            return _begin_stop(world)
+            return _hurry(world, moment) if world.stopping else _begin_stop(world)
+        case ev.Asked():
+            return operators.ask(world, event, moment)
+        case ev.SettingsLoaded(settings):
+            return reload.take(world, settings)
+        case ev.SettingsRefused(problems):
+            return reload.refuse(world, problems)
         case ev.ListingFailed(provider, problem):
             return Step(note(candidates.stop_awaiting(world, provider), problem))
+        case ev.HistorySaved(problem):
+            return history.take_saved(world, problem, moment)
         case ev.EffectFailed(problem):
             return Step(note(world, problem))
         case _:
@@ -97,11 +112,10 @@ def _watch(world: World) -> Step:
 
 
 def _begin(world: World, providers: tuple[str, ...], moment: Moment) -> Step:
-    if not world.settings.enabled:
-        return Step(world)
-    listings = tuple(ListSources(provider) for provider in providers)
-    listing = Step(replace(world, awaited=frozenset(providers)), listings)
-    return listing.then(memory.begin, moment)
+    begun = replace(world, providers=providers)
+    step = reload.list_sources(begun) if rollout.is_on(world.settings) else Step(begun)
+    looking = Step(step.world, (*step.effects, reconcile.begin(moment)))
+    return looking.then(memory.begin, moment)
 
 
 def _take_verified(world: World, event: ev.Verified, moment: Moment) -> Step:
@@ -115,13 +129,29 @@ def _take_verified(world: World, event: ev.Verified, moment: Moment) -> Step:
 def _take_mounted(world: World, event: ev.ImageMounted, moment: Moment) -> Step:
     mounted = images.take_mounted(world, event.digest)
     stored = mounted.world.images[event.digest].stored
-    return mounted.then(fleet.plan, stored, event, moment)
+    return (
+        mounted.then(fleet.plan, stored, event, moment).then(history.recall).then(_take_away_held)
+    )
+
+
+def _take_away_held(world: World) -> Step:
+    """What must not run may still run since an earlier agent: it goes before anything else."""
+    held = rollout.find_held(world)
+    states = {
+        name: replace(state, phase=ServicePhase.DUE) if name in held and state.plan else state
+        for name, state in world.services.items()
+    }
+    return Step(replace(world, services=states))
 
 
 def _fire(world: World, timer: TimerId, moment: Moment) -> Step:
     match timer:
         case TimerId(TimerKind.CHOOSE):
             return images.end_waiting(world)
+        case TimerId(TimerKind.SAVE):
+            return history.fire(world, moment)
+        case TimerId(TimerKind.RECONCILE):
+            return reconcile.fire(world, moment)
         case TimerId(TimerKind.IMAGE):
             return images.check(world)
         case TimerId(TimerKind.PROBATION):
@@ -143,6 +173,15 @@ def _begin_stop(world: World) -> Step:
     retrying = [c for c in world.candidates.values() if c.phase is CandidatePhase.RETRYING]
     timers = tuple(CancelTimer(TimerId(TimerKind.RETRY, c.source.id)) for c in retrying)
     return Step(stopping, (*timers, *candidates.cancel_helpers(world)))
+
+
+def _hurry(world: World, moment: Moment) -> Step:
+    """Asked a second time to stop: whoever has been asked politely is out of grace."""
+    step = Step(world)
+    for name, state in world.services.items():
+        if state.phase is ServicePhase.STOPPING:
+            step = step.then(services.fire, TimerId(TimerKind.GRACE, name), moment)
+    return step
 
 
 def _finish(world: World) -> Step:

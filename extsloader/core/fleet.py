@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
 
-from extsloader.core import admission, budget, conditions, graph, images, oci, services
+from extsloader.core import admission, budget, conditions, graph, images, oci, rollout, services
 from extsloader.core.step import Step
 from extsloader.core.supervision import ENDED, OUT, SETTLED, UP, Order, order_for
 from extsloader.model.events import ImageMounted
@@ -61,15 +61,17 @@ def settle(world: World, moment: Moment) -> Step:
 def find_wishes(world: World) -> Wishes:
     """Whether each service is wanted.
 
-    Its image is, its conditions are met, its bundle is usable, nothing that it requires gave up,
-    and no rival that goes before it is there.
+    Its image is, its conditions are met, nobody holds it, its bundle is usable, nothing that it
+    requires gave up, and no rival that goes before it is there.
     """
     wishes: dict[ServiceName, bool] = {}
-    if not images.is_wanted(world, world.active):
+    if not images.is_in_use(world):
         return dict.fromkeys(world.services, False)
+    holds = rollout.find_holds(world)
     for name, state in world.services.items():
         wishes[name] = (
             not state.skipped
+            and name not in holds
             and (state.plan is not None or state.phase is ServicePhase.PARKED)
             and (not state.spec.requires or _has_all_required(world, state, wishes))
             and (not state.yields_to or _find_rival(world, state, wishes) is None)

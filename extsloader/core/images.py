@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from extsloader.core import candidates, memory
+from extsloader.core import candidates, memory, rollout
 from extsloader.core.integrity import uses_verity
 from extsloader.core.lifecycle import AT_REST, LEADS_TO, Fact, Order, next_phase, order_for
 from extsloader.core.step import Step, leave, note, put
@@ -61,7 +61,7 @@ def take_unmounted(world: World, digest: Digest, problem: Problem | None) -> Ste
     images = put(world.images, digest, stored)
     if stored.damage:  # its order to unmount has dropped it
         del images[digest]
-    return Step(replace(leave(world, problem), images=images, services={}))
+    return Step(replace(leave(world, problem), images=images, services={}, active=None))
 
 
 def check(world: World) -> Step:
@@ -90,7 +90,8 @@ def take_checked(world: World, digest: Digest, problem: Problem | None) -> Step:
 def choose(world: World) -> Step:
     """Activate the best image when there is none yet; wait a little for other verdicts."""
     best = _best(world)
-    if world.active is not None or world.stopping or best is None:
+    off = world.stopping or not rollout.is_on(world.settings)
+    if world.active is not None or off or best is None:
         return Step(world)
     if candidates.is_undecided(world) and not world.overdue:
         return _wait(world)
@@ -118,8 +119,19 @@ def move(world: World) -> Step:
 
 
 def is_wanted(world: World, digest: Digest | None) -> bool:
-    """The active image, unless the agent stops."""
-    return digest is not None and digest == world.active and not world.stopping
+    """The active image, unless the agent stops or is switched off."""
+    wanted = digest is not None and digest == world.active and not world.stopping
+    return wanted and rollout.is_on(world.settings)
+
+
+def is_in_use(world: World) -> bool:
+    """Whether services may run from the active image.
+
+    One that is being unmounted is lost, even if it is wanted again meanwhile.
+    """
+    image = world.images.get(world.active) if world.active else None
+    mounted = image is not None and image.phase is ImagePhase.MOUNTED
+    return mounted and is_wanted(world, world.active)
 
 
 def _begin(world: World, image: Image, order: Order, effect: Effect) -> Step:
@@ -134,10 +146,18 @@ def _wait(world: World) -> Step:
 
 
 def _best(world: World) -> Image | None:
-    """The highest sequence; of equals the first that was verified (dicts keep their order)."""
+    """The highest sequence; of equals the first that was verified (dicts keep their order).
+
+    In safe mode the last one that is known to have run well goes before all others.
+    """
+
+    def worth(image: Image) -> tuple[bool, int]:
+        good = world.safe and image.stored.digest == world.history.good
+        return good, image.stored.manifest.sequence
+
     stored = [i for i in world.images.values() if i.phase is ImagePhase.STORED]
     usable = [image for image in stored if not memory.is_outdated(world, image.stored)]
-    return max(usable, key=lambda image: image.stored.manifest.sequence, default=None)
+    return max(usable, key=worth, default=None)
 
 
 def drop_surplus(world: World) -> Step:

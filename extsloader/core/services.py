@@ -112,8 +112,8 @@ def fire(world: World, timer: TimerId, moment: Moment) -> Step:
 
 def create(world: World, state: ServiceState, moment: Moment) -> Step:
     """Begin a new run: make its container, whatever its dependencies do."""
-    if state.plan is None:
-        raise IllegalTransitionError(f"{state.spec.name} has no plan and cannot be created")
+    if state.plan is None:  # its bundle is as unusable as before it was held
+        return Step(store(world, _enter(state, ServicePhase.PARKED, moment)))
     fresh = replace(
         _enter(state, LEADS_TO[Order.CREATE], moment),
         run=state.run + 1,

@@ -33,6 +33,7 @@ class Fact(StrEnum):
     OVERSTAYED = "overstayed"  # the grace time is over
     REMOVED = "removed"
     DUE = "due"  # the back-off is over
+    ASKED = "asked"  # an operator wants it to run now
 
 
 class Order(StrEnum):
@@ -48,6 +49,7 @@ FACTS: dict[tuple[P, Fact], P] = {
     (P.CREATING, Fact.CREATED): P.CREATED,
     (P.CREATING, Fact.ADOPTED): P.STARTED,
     (P.CREATING, Fact.FAILED): P.REMOVING,
+    (P.CREATING, Fact.EXITED): P.REMOVING,  # between two agents
     (P.CREATED, Fact.EXITED): P.REMOVING,
     (P.STARTING, Fact.STARTED): P.STARTED,
     (P.STARTING, Fact.FAILED): P.REMOVING,
@@ -63,6 +65,9 @@ FACTS: dict[tuple[P, Fact], P] = {
     (P.KILLING, Fact.EXITED): P.REMOVING,
     (P.KILLING, Fact.OVERSTAYED): P.REMOVING,  # not even SIGKILL: removal reports what is left
     (P.BACKING_OFF, Fact.DUE): P.DUE,
+    (P.BACKING_OFF, Fact.ASKED): P.DUE,
+    (P.PARKED, Fact.ASKED): P.DUE,
+    (P.FINISHED, Fact.ASKED): P.DUE,
 }
 """REMOVED is missing: it leads to the phase that was decided when the end was reported."""
 

@@ -2,12 +2,23 @@
 
 from dataclasses import replace
 
-from extsloader.core import candidates, fleet, health, memory, outlook
+from extsloader.core import (
+    candidates,
+    fleet,
+    health,
+    memory,
+    outlook,
+    reload,
+    rollout,
+    safe_mode,
+)
+from extsloader.core.history import count_restarts
 from extsloader.core.integrity import name_integrity
 from extsloader.core.supervision import UP
 from extsloader.model.ids import Digest, ServiceName, short
 from extsloader.model.machine import Moment
 from extsloader.model.reasons import Code, Problem
+from extsloader.model.severity import severity
 from extsloader.model.source import name_place
 from extsloader.model.status import (
     DAMAGED,
@@ -52,26 +63,28 @@ def take_snapshot(world: World, moment: Moment) -> StatusSnapshot:
         candidates=tuple(_show_candidate(world, c) for c in world.candidates.values()),
         floors=memory.floors(world),
         flags=memory.find_flags(world, moment),
-        problems=(*_damages(world), *world.leftovers, *world.problems),
+        problems=(*_damages(world), *_standing(world), *world.leftovers, *world.problems),
+        previous_run=world.previous,
     )
 
 
 def judge(world: World) -> tuple[AgentState, str]:
     """State of the whole and the reason, in one sentence."""
-    if not world.settings.enabled:
-        return AgentState.DISABLED, "switched off by configuration"
     if world.stopping:
         return AgentState.STOPPING, "asked to stop"
+    if off := rollout.explain_off(world.settings):
+        return AgentState.DISABLED, off
     if world.services:
-        return _add_damage(world, *_judge_services(world))
+        return _add_safe_mode(world, *_add_damage(world, *_judge_services(world)))
     if world.active is not None:
         return AgentState.ACTIVATING, f"mounting image {short(world.active)}"
     return _judge_search(world)
 
 
 def _judge_services(world: World) -> tuple[AgentState, str]:
-    skipped = fleet.find_skipped(world)
-    states = [state for name, state in world.services.items() if name not in skipped]
+    held = rollout.find_held(world)
+    skipped = frozenset(fleet.find_skipped(world)) - held
+    states = [s for name, s in world.services.items() if name not in skipped | held]
     if reason := _find_failure(world, states):
         return AgentState.FAILED, reason
     hurt = [s for s in states if _is_hurt(s)]
@@ -83,9 +96,13 @@ def _judge_services(world: World) -> tuple[AgentState, str]:
         held_up = f": {refusal.message}" if refusal else ""
         done = f"{len(states) - len(waiting)} of {len(states)} services are ready"
         return AgentState.ACTIVATING, done + held_up
+    missed = [name for name in held if world.services[name].spec.essential or not states]
+    if missed:
+        return AgentState.DEGRADED, f"{', '.join(sorted(missed)[:NAMED])} must not run"
     more = f", {len(skipped)} skipped" if skipped else ""
     if not states:
         return AgentState.DEGRADED, f"no service is meant to run here{more}"
+    more += f", {len(held)} must not run" if held else ""
     return AgentState.READY, f"all {len(states)} services are ready{more}"
 
 
@@ -120,8 +137,26 @@ def _add_damage(world: World, state: AgentState, reason: str) -> tuple[AgentStat
     return AgentState.DEGRADED, "; ".join((*damages, reason))
 
 
+def _add_safe_mode(world: World, state: AgentState, reason: str) -> tuple[AgentState, str]:
+    """Whatever runs then, it is not all of it."""
+    if not world.safe:
+        return state, reason
+    return max(state, AgentState.DEGRADED, key=severity), f"safe mode: {reason}"
+
+
 def _damages(world: World) -> tuple[Problem, ...]:
     return tuple(image.damage for image in world.images.values() if image.damage)
+
+
+def _standing(world: World) -> tuple[Problem, ...]:
+    """What lasts until it is mended."""
+    found = (
+        safe_mode.explain(world),
+        world.saving.problem,
+        world.settings_problem,
+        reload.find_pending(world),
+    )
+    return tuple(problem for problem in found if problem)
 
 
 def _judge_search(world: World) -> tuple[AgentState, str]:
@@ -178,6 +213,7 @@ def _show_services(world: World, moment: Moment) -> tuple[ServiceStatus, ...]:
     wishes = fleet.find_wishes(world)
     gate = fleet.find_gate(world, wishes)
     skipped, lost = fleet.find_skipped(world), fleet.find_lost(world)
+    holds = rollout.find_holds(world)
     shown = []
     for name, state in world.services.items():
         if name in skipped and state.phase is ServicePhase.IDLE:
@@ -185,7 +221,8 @@ def _show_services(world: World, moment: Moment) -> tuple[ServiceStatus, ...]:
         else:
             waiting = _waiting_for(world, state, wishes, gate)
             problem = state.problem or _find_problem(world, state, waiting, lost)
-            shown.append(_show_service(world, replace(state, problem=problem), waiting, moment))
+            status = _show_service(world, replace(state, problem=problem), waiting, moment)
+            shown.append(_show_hold(status, state, holds.get(name)))
     return tuple(shown)
 
 
@@ -236,7 +273,7 @@ def _show_service(
         outlook=outlook.foresee(world, state, waiting, moment),
         waiting_for=waiting,
         pid=state.pid,
-        restarts=max(0, state.run - 1),
+        restarts=count_restarts(state),
         since=state.since,
         retry_in=max(0.0, state.retry_at - moment.now) if backing_off else None,
         essential=state.spec.essential,
@@ -248,6 +285,17 @@ def _show_service(
         after=state.spec.after,
         conflicts=state.spec.conflicts,
         stage=state.spec.stage,
+    )
+
+
+def _show_hold(
+    shown: ServiceStatus, state: ServiceState, hold: rollout.HeldBy | None
+) -> ServiceStatus:
+    """A service that must not run, once nothing of it is left."""
+    if hold is None or state.phase is not ServicePhase.IDLE:
+        return shown
+    return replace(
+        shown, state=hold.state, reason=hold.reason, code=None, hint=hold.hint, waiting_for=()
     )
 
 

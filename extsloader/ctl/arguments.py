@@ -22,8 +22,20 @@ STATES = (
     "failed",
     "stopping",
 )
-"""What `wait --for` takes. These three are repeated here, as their modules load for 10 ms; a test
+"""What `wait --for` takes. These are repeated here, as their modules load for 10 ms; a test
 holds them equal to the model."""
+
+
+COMMANDS = {
+    "start": "let a stopped service run again; try one now that gave up or waits",
+    "stop": "stop a service until it is started, or the device boots",
+    "restart": "stop a service and start it again; those that need it run on",
+    "pause": "stop a service until it is resumed, also across reboots",
+    "resume": "let a paused service run again",
+    "rescan": "look at all devices and directories anew",
+    "reload": "read the configuration anew; a bad one changes nothing",
+}
+"""Verbs that change the agent: for root only."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,6 +64,10 @@ def build_parser() -> argparse.ArgumentParser:
     events.add_argument("--follow", action="store_true", help="go on with what happens next")
     events.add_argument("--since", type=_count, default=0, metavar="N", help="those after number N")
     _add_wait(add("wait", "wait until the device is ready"))
+    for name, text in COMMANDS.items():
+        command = add(name, text)
+        if name not in ("rescan", "reload"):
+            command.add_argument("name", metavar="NAME")
     _add_offline(add)
     completion = add("completion", "print a shell's completion script")
     completion.add_argument("shell", choices=("bash",))

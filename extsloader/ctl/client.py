@@ -10,9 +10,12 @@ from typing import TypeVar
 import h11
 import msgspec
 
+from extsloader.model.control import Answer
+
 T = TypeVar("T")
 
 ANSWER_TIME = 5.0  # seconds on top of what the daemon was asked to wait
+GOOD = (200, 202)  # OK and Accepted (RFC 9110, 15.3)
 MAX_ANSWER = 16 << 20  # bytes
 Headers = tuple[tuple[str, str], ...]
 
@@ -69,8 +72,18 @@ class Client:
         except msgspec.DecodeError as error:
             raise self._strange(str(error)) from error
 
+    def order(self, target: str, *, wait: float) -> Answer:
+        """What came of something that changes the agent. Raises as `get` does."""
+        body = b"".join(self.stream(target, method="POST", wait=wait))
+        return self.decode(body, Answer)
+
     def stream(
-        self, target: str, headers: Headers = (), *, wait: float | None = 0.0
+        self,
+        target: str,
+        headers: Headers = (),
+        *,
+        method: str = "GET",
+        wait: float | None = 0.0,
     ) -> Iterator[bytes]:
         """The body as it comes; `wait` None: without end. Raises as `get` does."""
         with socket.socket(socket.AF_UNIX) as connection:
@@ -78,18 +91,19 @@ class Client:
             http = h11.Connection(h11.CLIENT)
             try:
                 connection.connect(self._path)
-                self._send(connection, http, target, headers)
+                request = h11.Request(
+                    method=method,
+                    target=target,
+                    headers=[("Host", "localhost"), ("Connection", "close"), *headers],
+                )
+                self._send(connection, http, request)
                 yield from self._receive(connection, http)
             except OSError as error:
                 raise self._unreachable(error) from error
             except h11.RemoteProtocolError as error:
                 raise self._strange(str(error)) from error
 
-    def _send(
-        self, connection: socket.socket, http: h11.Connection, target: str, headers: Headers
-    ) -> None:
-        fields = [("Host", "localhost"), ("Connection", "close"), *headers]
-        request = h11.Request(method="GET", target=target, headers=fields)
+    def _send(self, connection: socket.socket, http: h11.Connection, request: h11.Request) -> None:
         data = (http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b"")
         # A daemon with too many clients answers and closes without having read: look at that.
         with suppress(BrokenPipeError):
@@ -103,7 +117,7 @@ class Client:
             if event is h11.NEED_DATA:
                 http.receive_data(connection.recv(65536))
             elif isinstance(event, h11.Response):
-                refused = event.status_code != 200  # noqa: PLR2004 - HTTP's own name for "OK"
+                refused = event.status_code not in GOOD
             elif isinstance(event, h11.Data) and refused:
                 said += event.data
             elif isinstance(event, h11.Data):

@@ -2,7 +2,10 @@
 
 from extsloader.ctl.arguments import STATES
 
-VERBS = "status services explain candidates events wait verify inspect completion"
+VERBS = (
+    "status services explain candidates events wait start stop restart pause resume rescan reload "
+    "verify inspect completion"
+)
 """A test holds it equal to what the parser knows."""
 
 BASH = f"""# bash completion for extsloaderctl; load with: source <(extsloaderctl completion bash)
@@ -14,7 +17,8 @@ _extsloaderctl() {{
         --socket:*) COMPREPLY=($(compgen -f -- "$word")); return ;;
         *:1:*) words="{VERBS}" ;;
         *:*:*:-*) words=$(extsloaderctl "$verb" --help | grep -oE -- '--[a-z]+' | sort -u) ;;
-        *:*:explain:*) words=$(extsloaderctl services --names 2>/dev/null) ;;
+        *:*:explain:*|*:*:start:*|*:*:stop:*|*:*:restart:*|*:*:pause:*|*:*:resume:*)
+            words=$(extsloaderctl services --names 2>/dev/null) ;;
         *:*:completion:*) words=bash ;;
         *:*:verify:*|*:*:inspect:*) COMPREPLY=($(compgen -f -- "$word")); return ;;
     esac

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 from extsloader.ctl import views
+from extsloader.ctl.arguments import COMMANDS
 from extsloader.ctl.client import Client, RefusedError, UnreachableError
 from extsloader.ctl.exits import NO, UNREACHABLE, YES
 from extsloader.ctl.text import Style
@@ -23,6 +24,7 @@ from extsloader.model.status import (
 )
 from extsloader.model.text import printable
 
+DECISION_TIME = 40.0  # seconds: a configuration is checked in less than 30
 EVENT_STREAM = (("Accept", "text/event-stream"),)
 
 
@@ -35,6 +37,7 @@ def ask_daemon(options: argparse.Namespace, socket: str, *, colours: bool) -> in
         "candidates": print_candidates,
         "events": print_events,
         "wait": wait,
+        **dict.fromkeys(COMMANDS, give_order),
     }
     try:
         return YES if verbs[options.verb](Client(socket), options, Style(colours=colours)) else NO
@@ -69,9 +72,7 @@ def print_services(client: Client, options: argparse.Namespace, style: Style) ->
 
 def explain_service(client: Client, options: argparse.Namespace, style: Style) -> bool:
     """Why one service is as it is."""
-    # Whatever was typed: every byte may be percent-encoded (RFC 3986, 2.1).
-    name = "".join(f"%{byte:02X}" for byte in os.fsencode(options.name))
-    body = client.get(f"/v1/services/{name}/explain")
+    body = client.get(f"/v1/services/{_encode(options.name)}/explain")
     explanation = client.decode(body, Explanation)
     print(body.decode() if options.json else views.show_explanation(explanation, style))
     return True
@@ -102,6 +103,25 @@ def print_events(client: Client, options: argparse.Namespace, style: Style) -> b
         sys.stdout.flush()
     print("extsloaderctl: the daemon ended the stream", file=sys.stderr)
     return False
+
+
+def give_order(client: Client, options: argparse.Namespace, _style: Style) -> bool:
+    """Change something, and say what came of it."""
+    name = getattr(options, "name", "")
+    place = f"/v1/services/{_encode(name)}" if name else "/v1"
+    answer = client.order(f"{place}/{options.verb}", wait=DECISION_TIME)
+    if options.json:
+        print(msgspec.json.encode(answer).decode())
+    else:
+        print(printable(answer.message))
+        if answer.hint:
+            print(f"hint: {printable(answer.hint)}", file=sys.stderr)
+    return True
+
+
+def _encode(name: str) -> str:
+    """Whatever was typed: every byte may be percent-encoded (RFC 3986, 2.1)."""
+    return "".join(f"%{byte:02X}" for byte in os.fsencode(name))
 
 
 def _wall_clock() -> float:

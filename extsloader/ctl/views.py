@@ -20,6 +20,7 @@ from extsloader.model.status import (
     Change,
     Explanation,
     ImageStatus,
+    PreviousRun,
     ServiceStatus,
     StatusSnapshot,
 )
@@ -73,6 +74,9 @@ def show_explanation(explanation: Explanation, style: Style) -> str:
     if explanation.log:
         lines += ["", style.faint(f"last lines of {explanation.root}:")]
         lines += [f"  | {printable(line)}" for line in explanation.log]
+    if explanation.history:
+        lines += ["", style.faint(f"what happened to {explanation.service}:")]
+        lines += [f"  {show_change(change, style)}" for change in explanation.history]
     if explanation.next_step:
         lines += ["", f"{style.faint('next step:')} {printable(explanation.next_step)}"]
     return "\n".join(lines)
@@ -96,6 +100,8 @@ def _show_facts(status: StatusSnapshot, now: float) -> list[str]:
     facts += _show_trust(status)
     if status.agent:
         facts.append(f"agent     {_describe_agent(status.agent, now)}")
+    if status.previous_run:
+        facts.append(f"before    {_describe_previous(status.previous_run)}")
     return facts
 
 
@@ -126,6 +132,15 @@ def _describe_agent(agent: AgentStatus, now: float) -> str:
     age, rss = format_age(agent.started, now), format_size(agent.rss)
     stuck = f", {agent.stuck_helpers} helpers hang in reads" if agent.stuck_helpers else ""
     return printable(f"extsloaderd {agent.version}, pid {agent.pid}, up {age}, memory {rss}{stuck}")
+
+
+def _describe_previous(run: PreviousRun) -> str:
+    """Only an end that nobody asked for needs its last words."""
+    end = run.message
+    if run.last_sign:
+        end += f", last sign {format_time(run.last_sign)}"
+    quiet = run.ended in ("stopped", "handed-over") or not run.last_error
+    return printable(end if quiet else f"{end}; last error: {run.last_error}")
 
 
 def _suggest(status: StatusSnapshot) -> list[str]:

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from extsloader.model.control import Answer
 from extsloader.model.events import TimerId
+from extsloader.model.history import History
 from extsloader.model.ids import Digest, ServiceName, SourceId
 from extsloader.model.manifest import Readiness, StoredImage
 from extsloader.model.plan import ContainerPlan
@@ -72,7 +74,10 @@ class DropImage:
 
 @dataclass(frozen=True, slots=True)
 class CreateService:
-    """Mounts, cgroup and container, not yet started: ServiceCreated or ServiceFailed."""
+    """Mounts, cgroup and container, not yet started: ServiceCreated or ServiceFailed.
+
+    Or ServiceExited, when it has run under an earlier agent and ended while nobody watched.
+    """
 
     plan: ContainerPlan
     run: int
@@ -164,6 +169,31 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepSocket:
+    """Make the status socket anew if somebody has removed it; no event."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """Read and check the configuration anew: SettingsLoaded or SettingsRefused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Tell an operator what came of his request; no event."""
+
+    request: int
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class SaveHistory:
+    """Write it to the disk: HistorySaved."""
+
+    history: History
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Everything is stopped and undone: the loop may end."""
 
@@ -189,5 +219,9 @@ Effect = (
     | SaveMemory
     | SaveClock
     | Record
+    | KeepSocket
+    | LoadSettings
+    | Reply
+    | SaveHistory
     | Finish
 )

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from extsloader.model.control import Verb
 from extsloader.model.ids import Digest, ServiceName, SourceId
 from extsloader.model.machine import Load
 from extsloader.model.manifest import StoredImage
 from extsloader.model.plan import Bundle
 from extsloader.model.reasons import Problem
+from extsloader.model.settings import Settings
 from extsloader.model.source import Source, Superblock
 
 
@@ -22,6 +24,8 @@ class TimerKind(StrEnum):
     READINESS = "readiness"  # too late to become ready
     GRACE = "grace"  # too late to stop politely
     IMAGE = "image"  # the next look at the active image
+    SAVE = "save"  # write the history
+    RECONCILE = "reconcile"  # look at everything, whether or not something was reported
     PROBATION = "probation"  # the active image has run well for long enough
     CLOCK = "clock"  # the next time to remember what time it is
     HEALTH = "health"  # a service's next probe
@@ -258,7 +262,31 @@ class TimerFired:
 
 @dataclass(frozen=True, slots=True)
 class StopAsked:
-    """The agent shall stop its services and end (SIGTERM)."""
+    """The agent shall stop its services and end (SIGTERM); a second time: at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An operator wants something; `request` is the number to answer to, 0 for a signal."""
+
+    verb: Verb
+    uid: int
+    service: str = ""
+    request: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsLoaded:
+    """The configuration was read anew, and is good."""
+
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsRefused:
+    """It was read anew, and is not good, or could not be read: all of its problems."""
+
+    problems: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +295,13 @@ class ListingFailed:
 
     provider: str
     problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class HistorySaved:
+    """The history is on the disk, or `problem` says why not."""
+
+    problem: Problem | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,5 +336,9 @@ Event = (
     | LoadRead
     | TimerFired
     | StopAsked
+    | Asked
+    | SettingsLoaded
+    | SettingsRefused
+    | HistorySaved
     | EffectFailed
 )

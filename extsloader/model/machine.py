@@ -8,6 +8,7 @@ class Machine:
     """What this machine is and what it can grant to a service."""
 
     arch: str  # "amd64", "arm64"
+    boot: str = ""  # random id of this boot
     hypervisor: str = "kvm"
     core_version: str = ""
     device_id: str = ""

@@ -97,6 +97,16 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """Which devices the agent works on, and which services it runs there."""
+
+    percent: int = 100  # of all devices, by a hash of `device_id`
+    salt: str = ""  # another word chooses other devices
+    allow: tuple[str, ...] = ()  # patterns of service names; empty: all
+    deny: tuple[str, ...] = ()  # stronger than `allow`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that an operator may set."""
 
@@ -111,6 +121,7 @@ class Settings:
     socket_group: str = ""  # group that may read the status; "": root only
     paths: Paths = field(default_factory=Paths)
     filters: Filters = field(default_factory=Filters)
+    rollout: Rollout = field(default_factory=Rollout)
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     ceiling: Ceiling = field(default_factory=Ceiling)

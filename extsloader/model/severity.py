@@ -15,7 +15,9 @@ class Severity(IntEnum):
 GOOD = frozenset(
     {"ready", "verified", "mounted", "finished", "stored", "disabled", "skipped", "open"}
 )
-WARNING = frozenset({"backing-off", "degraded", "retrying", "killing", "refused", "deferred"})
+WARNING = frozenset(
+    {"backing-off", "degraded", "retrying", "killing", "refused", "denied", "deferred"}
+)
 ERROR = frozenset({"failed", "parked", "broken", "damaged"})
 
 

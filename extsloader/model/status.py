@@ -116,6 +116,17 @@ class AgentStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PreviousRun:
+    """How the run of the agent before this one ended."""
+
+    ended: str  # "stopped", "handed-over", "crashed", "power-lost", "unknown"
+    message: str
+    started: float = 0.0
+    last_sign: float = 0.0  # wall clock of the last thing that is known of it
+    last_error: str = ""  # the newest change that had a code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusSnapshot:
     """Computed from the newest world when somebody asks; socket and tools all show this one."""
 
@@ -131,13 +142,14 @@ class StatusSnapshot:
     flags: tuple[Flag, ...] = ()  # what is not as it should be and stops nothing
     problems: tuple[Problem, ...] = ()  # of no candidate or service: what could not be (un)done
     agent: AgentStatus | None = None
+    previous_run: PreviousRun | None = None  # None: there was none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """One change of state, as the journal and `/v1/events` show it."""
 
-    id: int = 0  # counts up from the agent's start
+    id: int = 0  # counts up from the oldest one that was remembered when the agent started
     wall: float = 0.0
     subject: str  # "agent", "candidate /dev/sdb1", "image 0123456789ab", "service mosquitto"
     old: str
@@ -155,4 +167,5 @@ class Explanation:
     steps: tuple[str, ...] = ()  # symptom first, root cause last
     root: ServiceName  # the service at the bottom of it
     log: tuple[str, ...] = ()  # its last lines, oldest first, while it is not well
+    history: tuple[Change, ...] = ()  # of the service, oldest first, also from before a reboot
     next_step: str = ""  # what the operator can do

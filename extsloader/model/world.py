@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from extsloader.model.events import Cause
+from extsloader.model.history import History
 from extsloader.model.ids import Digest, ServiceName, SourceId
 from extsloader.model.machine import Load, Machine
 from extsloader.model.manifest import Service, StoredImage
@@ -12,6 +13,7 @@ from extsloader.model.plan import ContainerPlan
 from extsloader.model.reasons import Problem
 from extsloader.model.settings import Settings
 from extsloader.model.source import Source
+from extsloader.model.status import PreviousRun
 from extsloader.model.trust import Bounds
 
 
@@ -96,6 +98,7 @@ class ServiceState:
     skipped: str = ""  # why it does not run on this device
     phase: ServicePhase = ServicePhase.IDLE
     run: int = 0  # counts creations; facts about an earlier run are stale
+    restarts_before: int = 0  # under earlier agents
     pid: int | None = None
     since: float = 0.0  # wall clock at the last change of phase
     ready_at: float | None = None  # boot time at which the current run became ready
@@ -128,11 +131,30 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Saving:
+    """Where the newest history stands on its way to the disk."""
+
+    due: bool = False  # something changed since the last write began
+    waiting: bool = False  # the timer runs
+    writing: bool = False
+    last: float = 0.0  # boot time of the last write's beginning
+    problem: Problem | None = None  # why the last write failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """Mappings are replaced, never changed in place."""
 
     settings: Settings
     machine: Machine
+    history: History = field(default_factory=History)  # without what `services` knows better
+    previous: PreviousRun | None = None
+    safe: bool = False  # the agent has crashed again and again: only what is known to work
+    saving: Saving = field(default_factory=Saving)
+    providers: tuple[str, ...] = ()
+    reloading: tuple[int, ...] | None = None  # who waits for the configuration that is being read
+    not_in_force: tuple[str, ...] = ()  # settings that differ from the files until a restart
+    settings_problem: Problem | None = None  # why the newest configuration was not taken
     awaited: frozenset[str] = frozenset()  # providers whose first listing is still to come
     candidates: Mapping[SourceId, Candidate] = field(default_factory=dict)
     images: Mapping[Digest, Image] = field(default_factory=dict)

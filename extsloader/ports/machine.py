@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from extsloader.model.events import Cause, Event
+from extsloader.model.history import History
 from extsloader.model.ids import Digest, ServiceName
 from extsloader.model.machine import Load
 from extsloader.model.manifest import Readiness, Resources, Service, StoredImage
 from extsloader.model.plan import Bundle, ContainerPlan, MountStep
+from extsloader.model.settings import Settings
 from extsloader.model.source import Source, Superblock
 from extsloader.model.status import Usage
 from extsloader.model.trust import Bounds, Memory
@@ -118,6 +120,12 @@ class RuntimePort(Protocol):
         Also the end of one that was killed before its start, but of none that was deleted.
         """
 
+    async def find_end(self, plan: ContainerPlan) -> Cause | None:
+        """How a container of an earlier agent and the same image ended while nobody watched.
+
+        None for one that runs, was never started, or is not there. Deleting it forgets its end.
+        """
+
     async def create(self, plan: ContainerPlan) -> tuple[int, bool]:
         """Create the container; returns its pid and whether it runs already (adopted).
 
@@ -198,6 +206,8 @@ class Ports:
     runtime: RuntimePort
     readiness: ReadinessPort
     store: ImageStorePort
+    history: StatePort[History]
+    load_settings: Callable[[], Settings]  # blocks; raises SettingsError
     memory: tuple[StatePort[Memory], ...]  # copies; each write goes to all of them
     seal: StatePort[Memory] | None  # a copy that cannot be changed offline
     clock: StatePort[float]  # seconds since 1970

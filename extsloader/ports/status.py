@@ -1,13 +1,24 @@
-"""What the status socket and other reporters read; they never change anything."""
+"""What the status socket and other reporters need from the loop."""
 
 from typing import Protocol
 
+from extsloader.model.control import Answer, Verb
 from extsloader.model.ids import ServiceName
 from extsloader.model.status import Change, Explanation, StatusSnapshot
 
 
+class ControlPort(Protocol):
+    """Where changes are asked for; who may have them is decided behind it."""
+
+    async def ask(self, verb: Verb, service: str, uid: int) -> Answer:
+        """What came of the request of the user with this number; `service` "" where none is meant.
+
+        Returns when it is decided, not when it is done.
+        """
+
+
 class StatusPort(Protocol):
-    """The one truth, computed from the loop's newest world."""
+    """The one truth, computed from the loop's newest world. Reading changes nothing."""
 
     def snapshot(self) -> StatusSnapshot:
         """The newest snapshot, with usage and the agent's memory read now."""

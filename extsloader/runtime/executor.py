@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
+import msgspec
 from structlog.typing import FilteringBoundLogger
 
 from extsloader.model import effects as fx
 from extsloader.model import events as ev
 from extsloader.model.effects import Effect
-from extsloader.model.errors import ImageRefusedError, MachineError
+from extsloader.model.errors import ImageRefusedError, MachineError, SettingsError
+from extsloader.model.history import History
 from extsloader.model.ids import Digest, SourceId
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.status import Change
@@ -38,6 +40,9 @@ class Executor:
     ) -> None:
         self._sources = ports.sources
         self._device = ports.device
+        self._history = ports.history
+        self._load_settings = ports.load_settings
+        self._writing = asyncio.Lock()
         self._images = ImageWork(ports, threads)
         self._memory = MemoryWork(ports, threads)
         self._services = ServiceWork(ports, threads, emit)
@@ -69,6 +74,11 @@ class Executor:
         """Take away what an earlier agent left of other images; returns what stays."""
         return await self._services.clear(keep or Digest(""))
 
+    async def save(self, history: History) -> None:
+        """Write the history, one after another. Raises MachineError(E_STATE)."""
+        async with self._writing:
+            await self._threads.run(lambda: self._history.write(msgspec.json.encode(history)))
+
     def execute(self, effect: Effect) -> None:
         """Carry out one order; never blocks."""
         match effect:
@@ -84,6 +94,12 @@ class Executor:
                 pass  # the loop reads it from its world
             case _:
                 self._spawn(effect)
+
+    async def _reload(self) -> ev.SettingsLoaded | ev.SettingsRefused:
+        try:
+            return ev.SettingsLoaded(await self._threads.run(self._load_settings))
+        except SettingsError as error:
+            return ev.SettingsRefused(error.problems)
 
     def _spawn(self, effect: Effect) -> None:
         task = self._tasks.spawn(type(effect).__name__, self._carry_out(effect))
@@ -136,6 +152,11 @@ class Executor:
                 return await self._images.check(digest)
             case fx.DropImage(digest):
                 await self._images.drop(digest)
+            case fx.LoadSettings():
+                return await self._reload()
+            case fx.SaveHistory(history):
+                await self.save(history)
+                return ev.HistorySaved()
             case fx.SaveMemory(memory):
                 await self._memory.save(memory)
             case fx.SaveClock(clock):

@@ -39,5 +39,9 @@ def _answer_service(effect: Effect, problem: Problem) -> Event:
             )
         case fx.RemoveService(plan, run):
             return ev.ServiceRemoved(plan.service, run, problem)
+        case fx.LoadSettings():
+            return ev.SettingsRefused((problem.message,))
+        case fx.SaveHistory():
+            return ev.HistorySaved(problem)
         case _:
             return ev.EffectFailed(problem)

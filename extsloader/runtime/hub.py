@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from extsloader.core import view
 from extsloader.core.explain import explain, is_well
+from extsloader.core.history import changes_of
 from extsloader.model.ids import ServiceName
 from extsloader.model.status import (
     AgentState,
@@ -46,6 +47,9 @@ class Hub:
         self._state: AgentState = view.judge(world)[0]
         self._changes: deque[Change] = deque(maxlen=REMEMBERED)
         self._changed = asyncio.Event()
+        past = [change for changes in world.history.changes.values() for change in changes]
+        for change in sorted(past, key=lambda change: change.wall):
+            self.record(change)
 
     def publish(self, world: World) -> None:
         """Take over the loop's new world and wake those who wait."""
@@ -83,7 +87,10 @@ class Hub:
         """Why the service is as it is, with the last words of the one to blame."""
         snapshot = view.take_snapshot(self._world, self._clock())
         found = explain(snapshot, service, self._log_dir)
-        if found is None or is_well(snapshot, found.root):
+        if found is None:
+            return None
+        found = replace(found, history=changes_of(self._world, service))
+        if is_well(snapshot, found.root):
             return found
         return replace(found, log=self._live.log(found.root))
 

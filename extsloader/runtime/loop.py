@@ -39,6 +39,11 @@ class Loop:
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()
         self._log = log
 
+    @property
+    def world(self) -> World:
+        """The newest."""
+        return self._world
+
     def put(self, event: Event) -> None:
         """Add a fact; never blocks. Bursts are coalesced by the adapters that report them."""
         self._inbox.put_nowait(event)

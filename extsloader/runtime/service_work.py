@@ -40,8 +40,10 @@ class ServiceWork:
         """Report the ends of services from now on."""
         self._runtime.start_watching(self._report_exit)
 
-    async def create(self, plan: ContainerPlan, run: int) -> ev.ServiceCreated:
+    async def create(self, plan: ContainerPlan, run: int) -> ev.ServiceCreated | ev.ServiceExited:
         """Mounts, cgroup, container. Raises MachineError; the removal that follows undoes it."""
+        if cause := await self._runtime.find_end(plan):
+            return ev.ServiceExited(plan.service, run, cause)
         reduced = await self._threads.run(self._prepare, plan)
         pid, adopted = await self._runtime.create(plan)
         self._running[plan.service] = Running(plan, run, pid)

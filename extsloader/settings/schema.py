@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from extsloader.model.manifest import Profile
-from extsloader.model.settings import Ceiling, Limits, Paths, Settings, Timeouts
+from extsloader.model.settings import Ceiling, Limits, Paths, Rollout, Settings, Timeouts
 from extsloader.model.source import Filters, FsType
 
 SIZE = re.compile(r"(\d{1,15})([KMGT])(iB|B)?")
@@ -80,6 +80,15 @@ class FiltersTable(_Table):
         return self
 
 
+class RolloutTable(_Table):
+    """`[rollout]`."""
+
+    percent: Annotated[int, Field(ge=0, le=100)] = Rollout().percent
+    salt: Annotated[str, Field(max_length=64)] = ""
+    allow: Names = ()
+    deny: Names = ()
+
+
 class LimitsTable(_Table):
     """`[limits]`."""
 
@@ -140,6 +149,7 @@ class SettingsTable(_Table):
     socket_group: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,32}$")] = ""
     paths: PathsTable = PathsTable()
     filters: FiltersTable = FiltersTable()
+    rollout: RolloutTable = RolloutTable()
     limits: LimitsTable = LimitsTable()
     timeouts: TimeoutsTable = TimeoutsTable()
     ceiling: CeilingTable = CeilingTable()

@@ -202,6 +202,27 @@ async def test_the_next_agent_adopts_one_that_runs(subject: Subject) -> None:
     assert await subject.next_end() == (ZETA, pid, KILL)
 
 
+async def test_the_next_agent_finds_how_one_ended_that_nobody_watched(subject: Subject) -> None:
+    plan, _ = await subject.run(Story.SLEEPS)
+    subject.restart_agent()
+    assert await subject.port.find_end(plan) is None, "it runs"
+    await subject.port.create(plan)
+    subject.port.signal(ZETA, "SIGKILL")
+    await subject.next_end()
+    subject.restart_agent()
+    assert await subject.port.find_end(replace(plan, digest=OTHER)) is None
+    assert await subject.port.find_end(plan) == KILL
+    await subject.port.delete(ZETA)
+    assert await subject.port.find_end(plan) is None
+
+
+async def test_what_was_created_and_never_started_has_no_end(subject: Subject) -> None:
+    plan = subject.plan(Story.SLEEPS)
+    await subject.port.create(plan)
+    subject.restart_agent()
+    assert await subject.port.find_end(plan) is None
+
+
 async def test_the_next_agent_creates_anew_what_was_not_started(subject: Subject) -> None:
     plan = subject.plan(Story.SLEEPS)
     old, _ = await subject.port.create(plan)

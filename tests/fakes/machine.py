@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from signal import SIGKILL, Signals
 from typing import TypeVar
 
+import msgspec
+
 from extsloader.core import floor
-from extsloader.model.errors import ImageRefusedError, MachineError
+from extsloader.model.errors import ImageRefusedError, MachineError, SettingsError
 from extsloader.model.events import (
     Cause,
     CauseKind,
@@ -17,15 +19,18 @@ from extsloader.model.events import (
     SourceGone,
     SourceSeen,
 )
+from extsloader.model.history import History
 from extsloader.model.ids import Digest, ServiceName, SourceId, short
 from extsloader.model.machine import Load
 from extsloader.model.manifest import ProbeKind, Readiness, Resources, Service, StoredImage
 from extsloader.model.plan import Bundle, ContainerPlan, MountKind, MountStep
 from extsloader.model.reasons import Code, Problem
+from extsloader.model.settings import Settings
 from extsloader.model.source import Source, Superblock
 from extsloader.model.status import Usage
 from extsloader.model.trust import Bounds, Memory
 from extsloader.ports.machine import Emit, Ports
+from extsloader.ports.state import Loaded
 from extsloader.runtime.memory_work import decode_clock, decode_memory
 from tests.fakes.state import FakeState
 
@@ -86,6 +91,7 @@ class FakeMachine:
         self.containers: dict[str, int] = {}
         self.origins: dict[str, Digest] = {}  # the image that a container was made from
         self.running: set[str] = set()
+        self.ends: dict[str, Cause] = {}  # of containers that had run and were not deleted
         self.ended: set[str] = set()  # containers whose end was reported
         self.mount_fails: Problem | None = None
         self.verity: set[Digest] = set()  # images that are watched by dm-verity
@@ -93,6 +99,9 @@ class FakeMachine:
         self.pid = 1000
         self.paths: set[str] = set()  # that exist on the device
         self.load: Load | None = None
+        self.history: list[bytes] = []  # generations of the state file, the newest last
+        self.settings: Settings | tuple[str, ...] = Settings()  # or what is wrong with them
+        self.history_fails: Problem | None = None
         self.emit: Emit = lambda _event: None
         self.on_exit: Callable[[ServiceName, int, Cause], None] = lambda *_: None
         self.notifiers: dict[str, Callable[[], None]] = {}
@@ -111,11 +120,18 @@ class FakeMachine:
             runtime=FakeRuntime(self),
             readiness=FakeReadiness(self),
             store=FakeStore(self),
+            history=FakeHistory(self),
+            load_settings=self.load_settings,
             memory=self.memory,
             seal=self.seal,
             clock=self.clock,
             device=FakeDevice(self),
         )
+
+    def load_settings(self) -> Settings:
+        if isinstance(self.settings, Settings):
+            return self.settings
+        raise SettingsError(self.settings)
 
     def log(self, *words: object) -> None:
         self.calls.append(" ".join(str(word) for word in words))
@@ -143,6 +159,8 @@ class FakeMachine:
     def end(self, service: str, cause: Cause) -> None:
         """The main process of the service ends, started or not."""
         if self.is_alive(service):
+            if service in self.running:
+                self.ends[service] = cause
             self.running.discard(service)
             self.ended.add(service)
             self.on_exit(ServiceName(service), self.containers[service], cause)
@@ -154,6 +172,7 @@ class FakeMachine:
         """Its container is deleted, and its end is nobody's business."""
         self.running.discard(service)
         self.ended.discard(service)
+        self.ends.pop(service, None)
         self.containers.pop(service, None)
 
     def notify(self, service: str) -> None:
@@ -320,6 +339,19 @@ class FakeCgroups:
         self._machine.groups.discard(service)
 
 
+class FakeHistory:
+    def __init__(self, machine: FakeMachine) -> None:
+        self._machine = machine
+
+    def read(self) -> Loaded[History]:
+        written = self._machine.history[-1:]
+        return Loaded(value=msgspec.json.decode(written[0], type=History) if written else None)
+
+    def write(self, payload: bytes) -> None:
+        _fail(self._machine.history_fails)
+        self._machine.history.append(payload)
+
+
 MEMORY = 4096
 
 
@@ -329,6 +361,10 @@ class FakeRuntime:
 
     def start_watching(self, on_exit: Callable[[ServiceName, int, Cause], None]) -> None:
         self._machine.on_exit = on_exit
+
+    async def find_end(self, plan: ContainerPlan) -> Cause | None:
+        ours = self._machine.origins.get(plan.service, plan.digest) == plan.digest
+        return self._machine.ends.get(plan.service) if ours else None
 
     async def create(self, plan: ContainerPlan) -> tuple[int, bool]:
         self._machine.log("create", plan.service)

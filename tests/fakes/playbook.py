@@ -8,12 +8,13 @@ from typing import ParamSpec, TypeVar
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from extsloader.model.effects import Effect
+from extsloader.model.effects import Effect, KeepSocket, Reply
 from extsloader.model.events import AgentStarted, StopAsked
 from extsloader.model.ids import ServiceName
 from extsloader.model.machine import Moment
 from extsloader.model.status import AgentStatus, ServiceStatus, StatusSnapshot
 from extsloader.model.world import World
+from extsloader.runtime.control import Control
 from extsloader.runtime.executor import Executor
 from extsloader.runtime.hub import Hub, Live
 from extsloader.runtime.loop import Loop
@@ -57,10 +58,14 @@ class Agent:
             "/log",
         )
         self.loop = Loop(world, self.now, self._execute, self.hub.publish, LOG)
+        self.control = Control(self.loop.put)
         self.executor = Executor(ports, Inline(), self.loop.put, self.hub.record, LOG)
 
     def _execute(self, effect: Effect) -> None:
-        self.executor.execute(effect)
+        if isinstance(effect, Reply):
+            self.control.reply(effect.request, effect.answer)
+        elif not isinstance(effect, KeepSocket):
+            self.executor.execute(effect)
 
     def now(self) -> Moment:
         try:

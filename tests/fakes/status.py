@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from extsloader.model.control import Answer, Result, Verb
 from extsloader.model.ids import ServiceName
 from extsloader.model.reasons import Code
 from extsloader.model.status import (
@@ -106,6 +107,24 @@ EXPLANATION = Explanation(
     log=("cannot reach the broker",),
     next_step="look at the log of telemetry",
 )
+
+
+ACCEPTED = Answer(result=Result.ACCEPTED, message="webui is restarted")
+
+
+@dataclass(slots=True)
+class FakeControl:
+    """Remembers what was asked, and answers what it was told to."""
+
+    answer: Answer = ACCEPTED
+    decides: bool = True
+    asked: list[tuple[Verb, str, int]] = field(default_factory=list)
+
+    async def ask(self, verb: Verb, service: str, uid: int) -> Answer:
+        self.asked.append((verb, service, uid))
+        if not self.decides:
+            await asyncio.Event().wait()
+        return self.answer
 
 
 @dataclass(slots=True)

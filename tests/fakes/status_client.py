@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import h11
 
 from extsloader.adapters.status_socket import Bounds, StatusSocket
-from tests.fakes.status import FakeStatus
+from tests.fakes.status import FakeControl, FakeStatus
 
 
 class Client:
@@ -59,6 +59,7 @@ class Place:
         self.status = status
         self.path = path
         self.server = server
+        self.control = FakeControl()
         self.writers: list[asyncio.StreamWriter] = []
 
     async def client(self) -> Client:
@@ -79,8 +80,10 @@ class Place:
 async def listening(path: str, bounds: Bounds | None = None) -> AsyncIterator[Place]:
     """A status socket that listens at this path."""
     status = FakeStatus()
-    server = await StatusSocket(status, path, bounds=bounds).start()
+    control = FakeControl()
+    server = await StatusSocket(status, control, path, bounds=bounds).start()
     place = Place(status, path, server)
+    place.control = control
     try:
         yield place
     finally:

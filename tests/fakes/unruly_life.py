@@ -7,7 +7,7 @@ from extsloader.core import engine
 from extsloader.model import effects as fx
 from extsloader.model import events as ev
 from extsloader.model.effects import Effect
-from extsloader.model.events import Cause, Event, TimerId, TimerKind
+from extsloader.model.events import Cause, CauseKind, Event, TimerId, TimerKind
 from extsloader.model.ids import ServiceName
 from extsloader.model.machine import Load, Machine, Moment
 from extsloader.model.manifest import ProbeKind, StoredImage
@@ -20,7 +20,7 @@ from tests.fakes.unruly_machine import Container, UnrulyMachine
 
 Thing = TypeVar("Thing")
 
-FOR_EVER = (TimerKind.IMAGE, TimerKind.CLOCK, TimerKind.HEALTH)
+FOR_EVER = (TimerKind.IMAGE, TimerKind.CLOCK, TimerKind.HEALTH, TimerKind.RECONCILE)
 
 
 class Fate(Protocol):
@@ -92,6 +92,10 @@ class UnrulyLife:
                 self.answer_image(effect, fate)
             case fx.CheckImage(digest):
                 self.tell(ev.ImageChecked(digest, self.machine.find_damage(digest, fate.problem())))
+            case fx.SaveHistory():
+                self.tell(ev.HistorySaved(fate.problem()))
+            case fx.LoadSettings():
+                self.tell(ev.SettingsLoaded(self.world.settings))
             case fx.CheckReady(name, run):
                 self.tell(ev.ServiceChecked(name, run, ready=fate.goes_well()))
             case fx.ReadLoad():
@@ -138,6 +142,8 @@ class UnrulyLife:
                 self.tell(ev.ServiceRemoved(plan.service, run, problem))
             case fx.CreateService(plan, run) if problem:
                 self.tell(ev.ServiceFailed(plan.service, run, problem))
+            case fx.CreateService(plan, run) if run == 1 and not fate.goes_well():
+                self.tell(ev.ServiceExited(plan.service, run, Cause(CauseKind.CODE, 7)))
             case fx.CreateService(plan, run):
                 self.machine.containers[plan.service] = Container(run)
                 adopted = run == 1 and not fate.goes_well()
@@ -180,7 +186,7 @@ class UnrulyLife:
     def go_on(self) -> bool:
         """Whatever happens next where all goes well; False when nothing does.
 
-        The looks at image, services and clock from time to time are no events: they go on for ever.
+        The looks from time to time are no events: they go on for ever.
         """
         if self.machine.finished:
             return False

@@ -117,12 +117,17 @@ class UnrulyMachine:
                 self.timers[timer] = now + delay
             case fx.CancelTimer(timer):
                 self.timers.pop(timer, None)
+            case fx.SaveHistory():
+                self._begin(("history",), effect)
+            case fx.LoadSettings():  # lives also change their settings without it
+                self._begin(("settings", object()), effect)
             case fx.Finish():
                 self._finish()
             case fx.ReadLoad():
                 self._begin("load", effect)
             case _:
-                assert isinstance(effect, fx.Record | fx.SaveMemory | fx.SaveClock)
+                kinds = fx.Record | fx.Reply | fx.KeepSocket | fx.SaveMemory | fx.SaveClock
+                assert isinstance(effect, kinds)
 
     def find_damage(self, digest: Digest, problem: Problem | None) -> Problem | None:
         """What a check of the image says, if it does not fail."""
@@ -189,6 +194,6 @@ class UnrulyMachine:
         assert not self.mounted, "an image is left"
         assert not self.layers, "mounts are left"
         assert not self.containers, "containers are left"
-        kinds = (fx.ListSources, fx.CheckReady, fx.ReadLoad)
+        kinds = (fx.ListSources, fx.CheckReady, fx.ReadLoad, fx.SaveHistory, fx.LoadSettings)
         assert all(isinstance(effect, kinds) for effect in self.in_flight.values())
         self.finished = True

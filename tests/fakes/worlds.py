@@ -7,7 +7,7 @@ from extsloader.core import engine, memory
 from extsloader.core.step import Step
 from extsloader.model import effects as fx
 from extsloader.model import events as ev
-from extsloader.model.events import Event
+from extsloader.model.events import Event, TimerKind
 from extsloader.model.ids import ServiceName
 from extsloader.model.manifest import ProbeKind, Readiness, Service, StoredImage
 from extsloader.model.plan import Bundle
@@ -20,11 +20,23 @@ BY_NOTIFY = Readiness(kind=ProbeKind.NOTIFY, timeout=30)
 
 
 def tell(world: World, *events: Event, now: float = 0.0, dice: float = 0.0) -> Step:
-    """All events in order; the orders that they lead to, without the lines for the journal."""
+    """All events in order, and the orders that they lead to.
+
+    Without the lines for the journal and the writing of the history, which follow any change, and
+    without the look at everything that comes by itself.
+    """
     step = Step(world)
     for event in events:
         step = step.then(engine.step, event, builders.moment(now, dice))
-    return Step(step.world, tuple(e for e in step.effects if not isinstance(e, fx.Record)))
+    return Step(step.world, tuple(e for e in step.effects if not _is_for_the_record(e)))
+
+
+def _is_for_the_record(effect: fx.Effect) -> bool:
+    is_timer = isinstance(effect, fx.SetTimer) and effect.timer.kind in (
+        TimerKind.SAVE,
+        TimerKind.RECONCILE,
+    )
+    return is_timer or isinstance(effect, fx.Record | fx.SaveHistory)
 
 
 def verified(image: StoredImage, world: World | None = None, path: str = "/dev/sdb") -> World:

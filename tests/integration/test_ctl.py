@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from extsloader.adapters.status_socket import StatusSocket
-from tests.fakes.status import DEGRADED, READY, FakeStatus
+from tests.fakes.status import DEGRADED, READY, FakeControl, FakeStatus
 
 ROOT = Path(__file__).parents[2]
 CTL = f"{sys.executable} -m extsloader.ctl.main"
@@ -20,7 +20,7 @@ CTL = f"{sys.executable} -m extsloader.ctl.main"
 @pytest.fixture
 async def status(tmp_path: Path) -> AsyncIterator[FakeStatus]:
     status = FakeStatus()
-    server = await StatusSocket(status, str(tmp_path / "s.sock")).start()
+    server = await StatusSocket(status, FakeControl(), str(tmp_path / "s.sock")).start()
     yield status
     await server.close()
 

@@ -215,12 +215,16 @@ async def test_a_service_that_was_only_created_is_created_anew(bench: Bench) -> 
     assert bench.ends.empty()
 
 
-async def test_what_ended_while_no_agent_was_there_is_created_anew(bench: Bench) -> None:
+async def test_what_ended_while_no_agent_was_there_is_known_and_created_anew(
+    bench: Bench,
+) -> None:
     plan = await bench.run("zeta", "exec sleep 1000")
     bench.runtime.close()
     os.kill(bench.record("zeta")["container"]["pid"], signal.SIGKILL)
+    runtime = bench.new_agent()
+    assert await runtime.find_end(plan) == Cause(CauseKind.SIGNAL, 9)
     await gone(bench.record("zeta")["conmon"]["pid"])
-    _, running = await bench.new_agent().create(plan)
+    _, running = await runtime.create(plan)
     assert not running
     assert bench.ends.empty()  # the exit file of the old one is not the new one's
 

@@ -6,7 +6,7 @@ its own, however late an old conmon writes it.
 
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -26,6 +26,7 @@ class Record:
     boot: str  # start times count from boot
     conmon: Identity
     container: Identity | None  # None: the runtime was still at work
+    started: bool = False  # its first instruction was executed
 
 
 class Records:
@@ -49,10 +50,14 @@ class Records:
     ) -> Record:
         """Remember who is at work in the directory. Raises OSError."""
         record = Record(digest=digest, boot=self._boot, conmon=conmon, container=container)
-        draft = directory / "record.new"
-        draft.write_bytes(msgspec.json.encode(record))
-        draft.replace(directory / "record.json")
+        _write(directory, record)
         return record
+
+    def mark_started(self, directory: Path) -> None:
+        """Remember that the container was started. Raises OSError."""
+        record = self.load(directory)
+        if record:
+            _write(directory, replace(record, started=True))
 
     def find(self, service: ServiceName) -> tuple[Path, ...]:
         """All directories of the service. A name holds no dot, so no other's match."""
@@ -80,3 +85,9 @@ class Records:
         """Remove it; no error when it is gone. Raises OSError."""
         if directory.exists():
             shutil.rmtree(directory)
+
+
+def _write(directory: Path, record: Record) -> None:
+    draft = directory / "record.new"
+    draft.write_bytes(msgspec.json.encode(record))
+    draft.replace(directory / "record.json")

@@ -16,6 +16,7 @@ from extsloader.adapters.oci.launch import closing_descriptor, launched, set_nic
 from extsloader.adapters.oci.processes import (
     PATH,
     Ended,
+    Identity,
     identify,
     keep_descriptors,
     kill,
@@ -53,6 +54,10 @@ class Watched:
     pid: int
 
 
+Earlier = tuple[Path, Record]
+"""A container of an earlier agent: its directory and who runs it."""
+
+
 class OciRuntime:
     """Containers below the run directory; the next agent finds them there again."""
 
@@ -77,6 +82,14 @@ class OciRuntime:
         for watched in self._watched.values():
             self._add_reader(watched)
 
+    async def find_end(self, plan: ContainerPlan) -> Cause | None:
+        """As `RuntimePort.find_end`."""
+        for directory, record in self._find_earlier(plan):
+            if record.started and not _is_alive(record.container):
+                await _wait_for_end(record.conmon)  # it is about to write the exit code
+                return conmon.read_cause(directory, plan.service)
+        return None
+
     async def create(self, plan: ContainerPlan) -> tuple[int, bool]:
         """As `RuntimePort.create`."""
         if watched := await self._adopt(plan):
@@ -92,6 +105,9 @@ class OciRuntime:
     async def start(self, service: ServiceName) -> None:
         """As `RuntimePort.start`."""
         await self._call(f"start container {service}", "start", service)
+        if watched := self._watched.get(service):
+            with _stage(f"remember that {service} was started"):
+                self._records.mark_started(watched.directory)
 
     def signal(self, service: ServiceName, name: str) -> None:
         """As `RuntimePort.signal`."""
@@ -138,17 +154,25 @@ class OciRuntime:
         self._watched.clear()
         self._on_exit = None
 
-    async def _adopt(self, plan: ContainerPlan) -> Watched | None:
-        """The container of an earlier agent, if it runs and is of the same image."""
-        found = [
+    def _find_earlier(self, plan: ContainerPlan) -> list[Earlier]:
+        """What earlier agents have made of this service from this image."""
+        return [
             (directory, record)
             for directory in self._records.find(plan.service)
             if (record := self._records.load(directory)) and record.digest == plan.digest
         ]
-        if not found or await self._status(plan.service) not in ALIVE:
-            return None
-        watched = (_open(plan.service, directory, record) for directory, record in found)
-        return next((one for one in watched if one), None)
+
+    async def _adopt(self, plan: ContainerPlan) -> Watched | None:
+        """The container of an earlier agent, if it runs.
+
+        The runtime (10 ms) is only asked about one whose start nobody wrote down.
+        """
+        for directory, record in self._find_earlier(plan):
+            if not record.started and await self._status(plan.service) not in ALIVE:
+                continue
+            if watched := _open(plan.service, directory, record):
+                return watched
+        return None
 
     async def _create(self, plan: ContainerPlan) -> Watched:
         with _stage(f"create container {plan.service}", self._deadline):
@@ -258,6 +282,22 @@ def _open(service: ServiceName, directory: Path, record: Record) -> Watched | No
         container=container,
         pid=record.container.pid,
     )
+
+
+async def _wait_for_end(identity: Identity) -> None:
+    """Not for long: it takes about 1 ms."""
+    pidfd = open_process(identity)
+    if pidfd is not None:
+        with closing_descriptor(pidfd), suppress(TimeoutError):
+            async with asyncio.timeout(CONMON_GRACE):
+                await readable(pidfd)
+
+
+def _is_alive(identity: Identity | None) -> bool:
+    pidfd = open_process(identity) if identity else None
+    if pidfd is not None:
+        os.close(pidfd)
+    return pidfd is not None
 
 
 def _kill_child(runtime: int, pid_file: Path) -> bool:

@@ -7,6 +7,8 @@ a history. A reader that takes no piece for `Bounds.write` seconds is dropped.
 """
 
 import asyncio
+import socket
+import struct
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,10 +16,11 @@ from dataclasses import dataclass
 import h11
 
 from extsloader.adapters.status_socket import routes
-from extsloader.adapters.status_socket.routes import EventStream, LongPoll, Reply, Request
-from extsloader.ports.status import StatusPort
+from extsloader.adapters.status_socket.routes import Command, EventStream, LongPoll, Reply, Request
+from extsloader.ports.status import ControlPort, StatusPort
 
 READ = 4096  # bytes
+CREDENTIALS = struct.Struct("iII")  # pid, uid, gid (unix(7), SO_PEERCRED)
 STREAM_HEADERS = (("Content-Type", "text/event-stream"), ("Cache-Control", "no-store"))
 PLAIN_HEADERS = (("Content-Type", "application/json"), ("Cache-Control", "no-store"))
 
@@ -31,6 +34,7 @@ class Bounds:
     request: float = 5.0  # from its first byte, or from connecting, to its end
     idle: float = 60.0  # between two requests
     write: float = 30.0  # for one piece
+    command: float = 40.0  # until it is decided; checking a configuration may take 30
     piece: int = 64 << 10  # of an answer; the transport holds two at most
     beat: float = 15.0  # between two signs of life in a quiet event stream
 
@@ -45,11 +49,13 @@ class Connection:
     def __init__(
         self,
         status: StatusPort,
+        control: ControlPort,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         bounds: Bounds,
     ) -> None:
         self._status = status
+        self._control = control
         self._reader = reader
         self._writer = writer
         self._bounds = bounds
@@ -126,6 +132,17 @@ class Connection:
                 await self._unless_gone(self._send_next(answer))
             case EventStream():
                 await self._unless_gone(self._send_events(answer.since))
+            case Command():
+                await self._send_reply(await self._order(answer))
+
+    async def _order(self, command: Command) -> Reply:
+        try:
+            async with asyncio.timeout(self._bounds.command):
+                uid = _find_user(self._writer)
+                return routes.tell(await self._control.ask(command.verb, command.service, uid))
+        except TimeoutError:
+            message = f"nothing was decided within {self._bounds.command:g} s"
+            return routes.fail(503, "E_TIMEOUT", message, "look at extsloaderctl status")
 
     async def _send_next(self, wish: LongPoll) -> None:
         try:
@@ -203,6 +220,14 @@ class Connection:
                 await self._writer.wait_closed()
         except (TimeoutError, ConnectionError):
             self._writer.transport.abort()
+
+
+def _find_user(writer: asyncio.StreamWriter) -> int:
+    """Who connected, as the kernel knows it; the pid beside it means nothing (it is reused)."""
+    peer = writer.get_extra_info("socket")
+    found = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    _, uid, _ = CREDENTIALS.unpack(found)
+    return int(uid)
 
 
 async def _end_quietly(doing: Coroutine[None, None, None]) -> bool:

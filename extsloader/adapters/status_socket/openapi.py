@@ -35,12 +35,14 @@ PARAMETERS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 FAILURES = {
     "400": "the request cannot be read, or a parameter is wrong",
+    "403": "only root may change anything",
     "404": "there is no such path or service",
-    "405": "only GET is possible",
+    "405": "another method is needed here",
     "408": "the request was not complete in time",
+    "409": "it cannot be done as things are",
     "413": "no body is expected",
     "431": "the head of the request is too long",
-    "503": "too many clients are connected",
+    "503": "too many clients are connected, or nothing was decided in time",
 }
 
 
@@ -60,7 +62,9 @@ def make_document() -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "http://localhost"}],
-        "paths": {route.path: {"get": _operation(route, answer)} for route, answer in paths},
+        "paths": {
+            route.path: {route.method.lower(): _operation(route, answer)} for route, answer in paths
+        },
         "components": {"schemas": dict(schemas), "responses": shared},
     }
 
@@ -77,10 +81,16 @@ def _operation(route: Route, answer: dict[str, Any]) -> dict[str, Any]:
         names.append("Last-Event-ID")
         content["text/event-stream"] = {"schema": {"type": "string"}}
     failures = {code: {"$ref": f"#/components/responses/{code}"} for code in FAILURES}
+    good = {"200": {"description": "the answer", "content": content}}
+    if route.method == "POST":
+        good = {
+            "200": {"description": "there is nothing to do", "content": content},
+            "202": {"description": "it is being done", "content": content},
+        }
     return {
         "summary": route.summary,
         "parameters": [_parameter(name) for name in names],
-        "responses": {"200": {"description": "the answer", "content": content}, **failures},
+        "responses": {**good, **failures},
     }
 
 

@@ -13,6 +13,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import msgspec
 
 from extsloader import __version__
+from extsloader.model.control import Answer as Verdict
+from extsloader.model.control import Result, Verb
 from extsloader.model.ids import ServiceName
 from extsloader.model.status import (
     AgentState,
@@ -83,7 +85,15 @@ class EventStream:
     since: int
 
 
-Answer = Reply | LongPoll | EventStream
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Something that changes the agent, to be asked in the name of the client's user."""
+
+    verb: Verb
+    service: str = ""
+
+
+Answer = Reply | LongPoll | EventStream | Command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +114,7 @@ class Route:
     answers: Any  # the type of the JSON body
     handler: Callable[[StatusPort, Question], Answer]
     parameters: tuple[str, ...] = ()
+    method: str = "GET"
 
 
 class BadRequestError(Exception):
@@ -124,9 +135,9 @@ def answer(status: StatusPort, request: Request) -> Answer:
     else:
         hint = "the paths are " + ", ".join(route.path for route in ROUTES)
         return fail(404, "E_PATH", f"there is no {_shown(parts.path)}", hint)
-    if request.method != "GET":
+    if request.method != route.method:
         message = f"{_shown(request.method)} is not possible here"
-        return fail(405, "E_METHOD", message, "use GET", (("Allow", "GET"),))
+        return fail(405, "E_METHOD", message, f"use {route.method}", (("Allow", route.method),))
     try:
         _refuse_unknown(fields, route.parameters)
         return route.handler(status, Question(request=request, fields=fields, name=name))
@@ -152,6 +163,14 @@ def fail(
 ) -> Reply:
     """A reply that says no, and why."""
     return Reply(status, encode(Failure(code=code, message=message, hint=hint)), headers)
+
+
+def tell(verdict: Verdict) -> Reply:
+    """What came of a command."""
+    status, code = STATUSES[verdict.result]
+    if code:
+        return fail(status, code, verdict.message, verdict.hint)
+    return Reply(status, encode(verdict))
 
 
 def resume_point(status: StatusPort, since: int) -> int:
@@ -250,6 +269,30 @@ def _health(status: StatusPort, _question: Question) -> Answer:
     return Reply(200, encode(health))
 
 
+def _command(verb: Verb) -> Callable[[StatusPort, Question], Answer]:
+    return lambda _status, question: Command(verb, question.name)
+
+
+STATUSES = {
+    Result.ACCEPTED: (202, ""),
+    Result.ALREADY: (200, ""),
+    Result.REFUSED: (409, "E_REFUSED"),
+    Result.UNKNOWN: (404, "E_SERVICE"),
+    Result.DENIED: (403, "E_DENIED"),
+}
+"""Status and code of each result."""
+
+COMMANDS = {
+    Verb.START: "Let a stopped service run again; try one now that gave up or waits",
+    Verb.STOP: "Stop a service until it is started, or the device boots",
+    Verb.RESTART: "Stop a service and start it again; those that need it run on",
+    Verb.PAUSE: "Stop a service until it is resumed, also across reboots",
+    Verb.RESUME: "Let a paused service run again",
+    Verb.RESCAN: "Look at all devices and directories anew",
+    Verb.RELOAD: "Read the configuration anew; a bad one changes nothing",
+}
+ABOUT_ALL = frozenset({Verb.RESCAN, Verb.RELOAD})
+
 ROUTES = (
     Route(
         path="/v1/status",
@@ -294,5 +337,15 @@ ROUTES = (
         summary="Whether the agent's loop runs and answers",
         answers=Health,
         handler=_health,
+    ),
+    *(
+        Route(
+            path=f"/v1/{verb}" if verb in ABOUT_ALL else f"/v1/services/{{name}}/{verb}",
+            summary=summary,
+            answers=Verdict,
+            handler=_command(verb),
+            method="POST",
+        )
+        for verb, summary in COMMANDS.items()
     ),
 )

@@ -6,20 +6,26 @@ from typing import Self
 
 from extsloader.adapters.status_socket import endpoint, routes
 from extsloader.adapters.status_socket.connection import Bounds, Connection
-from extsloader.ports.status import StatusPort
+from extsloader.ports.status import ControlPort, StatusPort
 
 
 class StatusSocket:
-    """The socket at `path`; it only reads the status port, so no client can change anything.
+    """The socket at `path`: reading for whoever may connect, changes by asking the control port.
 
     Descriptors that a client passes along (SCM_RIGHTS) never arrive: the kernel drops them when
     recv(2) offers no buffer for them.
     """
 
     def __init__(
-        self, status: StatusPort, path: str, group: str = "", bounds: Bounds | None = None
+        self,
+        status: StatusPort,
+        control: ControlPort,
+        path: str,
+        group: str = "",
+        bounds: Bounds | None = None,
     ) -> None:
         self._status = status
+        self._control = control
         self._path = path
         self._group = group
         self._bounds = bounds or Bounds()
@@ -36,6 +42,19 @@ class StatusSocket:
         )
         return self
 
+    async def keep(self) -> None:
+        """Listen anew if the socket or its directory was removed; who is connected stays so.
+
+        Raises MachineError when something else lies in its place.
+        """
+        with suppress(FileNotFoundError):
+            if endpoint.identify(self._path) == self._identity:
+                return
+        before = self._server
+        await self.start()
+        if before:
+            before.close()
+
     async def close(self) -> None:
         """End all answers, also the endless ones, and take the socket away."""
         if self._server is None:
@@ -49,7 +68,7 @@ class StatusSocket:
         self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(self._status, reader, writer, self._bounds)
+        connection = Connection(self._status, self._control, reader, writer, self._bounds)
         task = asyncio.current_task()
         if task is None or len(self._clients) >= self._bounds.clients:
             message = f"{self._bounds.clients} clients are connected already"

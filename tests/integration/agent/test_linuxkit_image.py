@@ -50,7 +50,7 @@ def run_directories() -> Iterator[None]:
 def test_services_of_linuxkit_run(
     start_agent: StartAgent, stick: LoopDevice, linuxkit: Path
 ) -> None:
-    agent = start_agent(stick.node)
+    agent = start_agent(stick.node, ceiling__profile="trusted")
     stick.plug_in(linuxkit)
     status = agent.until_ready()
     assert {service.name for service in status.services} == {"alpha", "beta", "zeta"}

@@ -89,6 +89,8 @@ def test_who_died_meanwhile_is_started_again(
     after = pids(agent.until_ready())
     assert after.pop("api") not in (None, before.pop("api"))
     assert after == before
+    assert agent.service("api").last_exit == "signal 9"
+    assert agent.service("api").restarts == 1
     assert_all_is_there_once(agent, services=3)
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from extsloader.adapters.status_socket import routes
 from extsloader.adapters.status_socket.openapi import PARAMETERS, make_document, render
-from extsloader.adapters.status_socket.routes import ROUTES, Reply, Request
-from tests.fakes.status import DEGRADED, FakeStatus
+from extsloader.adapters.status_socket.routes import ROUTES, Command, Reply, Request
+from tests.fakes.status import ACCEPTED, DEGRADED, FakeStatus
 
 DOCUMENT = Path(__file__).parents[3] / "docs/openapi.json"
 
@@ -44,15 +44,16 @@ async def test_every_answer_has_the_members_of_its_schema(route: routes.Route) -
     status = FakeStatus(now=DEGRADED)
     await status.add("ready", "removing")
     request = Request(
-        method="GET", target=route.path.format(name="webui"), accept="application/json"
+        method=route.method, target=route.path.format(name="webui"), accept="application/json"
     )
     answer = routes.answer(status, request)
+    if isinstance(answer, Command):
+        answer = routes.tell(ACCEPTED)
     assert isinstance(answer, Reply)
-    assert answer.status == 200
+    assert answer.status == (202 if route.method == "POST" else 200)
     document = make_document()
-    schema = document["paths"][route.path]["get"]["responses"]["200"]["content"][
-        "application/json"
-    ]["schema"]
+    operation = document["paths"][route.path][route.method.lower()]
+    schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
     _check(json.loads(answer.body), schema, document["components"]["schemas"])
 
 

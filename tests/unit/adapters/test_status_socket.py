@@ -13,6 +13,7 @@ import h11
 import pytest
 
 from extsloader.adapters.status_socket import Bounds, routes
+from extsloader.model.control import Answer, Result, Verb
 from extsloader.model.status import StatusSnapshot
 from tests.fakes.status import DEGRADED, READY
 from tests.fakes.status_client import Client, Place, listening
@@ -82,6 +83,56 @@ async def test_only_get_is_possible(place: Place) -> None:
     assert (code, headers["allow"]) == (405, "GET")
     code, body = await place.get("/v1/status", "HEAD")
     assert (code, body) == (405, b"")
+
+
+@pytest.mark.parametrize(
+    ("target", "asked"),
+    [
+        ("/v1/services/webui/restart", (Verb.RESTART, "webui")),
+        ("/v1/services/../pause", (Verb.PAUSE, "..")),
+        ("/v1/rescan", (Verb.RESCAN, "")),
+        ("/v1/reload", (Verb.RELOAD, "")),
+    ],
+)
+async def test_changes_are_asked_for_in_the_name_of_who_connected(
+    place: Place, target: str, asked: tuple[Verb, str]
+) -> None:
+    code, body = await place.get(target, "POST", Uid="0")
+    assert (code, json.loads(body)["result"]) == (202, "accepted")
+    assert place.control.asked == [(*asked, os.geteuid())]
+
+
+@pytest.mark.parametrize(
+    ("result", "code", "word"),
+    [
+        (Result.ALREADY, 200, '"result":"already"'),
+        (Result.REFUSED, 409, "E_REFUSED"),
+        (Result.UNKNOWN, 404, "E_SERVICE"),
+        (Result.DENIED, 403, "E_DENIED"),
+    ],
+)
+async def test_every_result_has_its_status(
+    place: Place, result: Result, code: int, word: str
+) -> None:
+    place.control.answer = Answer(result=result, message="so it is", hint="do this")
+    got, body = await place.get("/v1/services/webui/stop", "POST")
+    assert got == code
+    assert word in body.decode()
+    assert "so it is" in body.decode()
+
+
+async def test_reading_what_can_only_be_asked_for_is_no_asking(place: Place) -> None:
+    client = await place.client()
+    code, headers = await client.ask("/v1/services/webui/stop")
+    assert (code, headers["allow"]) == (405, "POST")
+    assert not place.control.asked
+
+
+async def test_a_change_that_is_never_decided_is_given_up(tmp_path: Path) -> None:
+    async with listening(f"{tmp_path}/s.sock", Bounds(command=0.05)) as place:
+        place.control.decides = False
+        code, body = await place.get("/v1/rescan", "POST")
+    assert (code, json.loads(body)["code"]) == (503, "E_TIMEOUT")
 
 
 async def test_a_kept_connection_answers_many_requests(place: Place) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from extsloader.core import engine
+from extsloader.core.history import APART, SAVE
 from extsloader.core.step import Step
 from extsloader.model import effects as fx
 from extsloader.model import events as ev
@@ -38,7 +39,7 @@ def test_at_the_start_every_provider_lists_what_it_has() -> None:
 def test_an_agent_that_is_switched_off_does_nothing_about_any_stick() -> None:
     world = builders.world(settings=Settings(enabled=False))
     step = tell(world, ev.AgentStarted(("udev",)), ev.SourceSeen(STICK))
-    assert not step.effects
+    assert worlds.kinds(step) == ["SetTimer"], "it remembers what time it is"
 
 
 def test_a_good_stick_goes_all_the_way_to_a_running_service() -> None:
@@ -192,10 +193,11 @@ def test_an_impossible_report_leaves_the_world_as_it_was() -> None:
 
 def test_every_change_is_recorded_before_the_orders_that_it_leads_to() -> None:
     step = engine.step(builders.world(), ev.SourceSeen(STICK), builders.moment())
-    record, probe = step.effects[0], step.effects[-1]
+    record, probe, saving = step.effects
     assert isinstance(record, fx.Record)
     assert record.change.new == "probing"
     assert isinstance(probe, fx.Probe)
+    assert saving == fx.SetTimer(SAVE, APART)
 
 
 def test_an_event_that_changes_nothing_gives_the_same_world() -> None:

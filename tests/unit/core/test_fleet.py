@@ -13,8 +13,8 @@ from extsloader.model.machine import Load
 from extsloader.model.manifest import Conditions
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.settings import Limits, Settings
+from extsloader.model.world import ImagePhase, World
 from extsloader.model.world import ServicePhase as P
-from extsloader.model.world import World
 from tests.fakes import builders, worlds
 
 MOMENT = builders.moment()
@@ -257,6 +257,8 @@ def test_a_service_whose_conditions_are_not_met_is_skipped_and_so_is_who_require
     image = builders.stored(gpu, builders.service("user", requires=["gpu"]))
     planned = fleet.plan(builders.world(), image, worlds.mounted(image), MOMENT).world
     planned = replace(worlds.verified(image), services=planned.services)
+    mounted = replace(planned.images[image.digest], phase=ImagePhase.MOUNTED)
+    planned = replace(planned, images={image.digest: mounted})
     found = fleet.find_wishes(planned)
     assert not any(found.values())
     assert worlds.kinds(settle(planned))[-1] == "RemoveService", "an earlier agent may have left it"

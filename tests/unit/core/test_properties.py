@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from hypothesis import Phase, settings
@@ -23,11 +23,12 @@ from extsloader.core.step import Step
 from extsloader.core.supervision import UP
 from extsloader.model import effects as fx
 from extsloader.model import events as ev
+from extsloader.model.control import Verb
 from extsloader.model.events import Cause, CauseKind, Event, TimerId, TimerKind
 from extsloader.model.ids import ServiceName
 from extsloader.model.manifest import Service
 from extsloader.model.reasons import Code, Problem
-from extsloader.model.settings import Limits, Settings, Timeouts
+from extsloader.model.settings import Limits, Rollout, Settings, Timeouts
 from extsloader.model.world import CandidatePhase, ImagePhase, ServicePhase
 from tests.fakes import builders, drawn, worlds
 from tests.fakes.unruly_life import UnrulyLife
@@ -47,6 +48,15 @@ CAUSES = st.sampled_from(
 PROBLEMS = st.sampled_from((Problem(Code.IO, "cannot read it"), Problem(Code.DIGEST, "it is bad")))
 SETTINGS = Settings(
     limits=Limits(parallel_creates=1, store_images=2, restarts=2), timeouts=Timeouts(retry_limit=3)
+)
+RELOADED = st.sampled_from(
+    (
+        SETTINGS,
+        SETTINGS,
+        replace(SETTINGS, enabled=False),
+        replace(SETTINGS, rollout=Rollout(deny=("a", "b"))),
+        replace(SETTINGS, rollout=Rollout(allow=("a",))),
+    )
 )
 IRRELEVANT = ev.TimerFired(TimerId(TimerKind.CHECK, ServiceName("nobody")))
 
@@ -170,6 +180,16 @@ class Life(RuleBasedStateMachine):
         assert self.life.world is world
         assert not self.life.told[-1][2] or world.finished
 
+    @precondition(lambda self: self.life.world.services)
+    @rule(data=DATA, verb=st.sampled_from(Verb))
+    def ask_for_something(self, data: st.DataObject, verb: Verb) -> None:
+        service = Drawn(data).pick(list(self.life.world.services))
+        self.life.tell(ev.Asked(verb, 0, service))
+
+    @rule(settings=RELOADED)
+    def change_the_configuration(self, settings: Settings) -> None:
+        self.life.tell(ev.SettingsLoaded(settings))
+
     @precondition(lambda self: len(self.life.told) > self.patience)
     @rule()
     def ask_to_stop(self) -> None:
@@ -279,6 +299,7 @@ class Life(RuleBasedStateMachine):
         if not self.life.sane or not self.life.told:
             return
         if not self.life.world.stopping and len(self.life.told) % 2:
+            self.life.tell(ev.SettingsLoaded(SETTINGS))
             self.come_to_rest()
             self.check_rest()
         self.life.tell(ev.StopAsked())

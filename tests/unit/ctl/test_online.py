@@ -13,7 +13,7 @@ import pytest
 from extsloader.adapters.status_socket import Bounds, StatusSocket
 from extsloader.ctl.main import main
 from extsloader.model.status import AgentState
-from tests.fakes.status import DEGRADED, READY, FakeStatus
+from tests.fakes.status import DEGRADED, READY, FakeControl, FakeStatus
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Daemon:
 async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
     path = str(tmp_path / "s.sock")
     status = FakeStatus()
-    server = await StatusSocket(status, path).start()
+    server = await StatusSocket(status, FakeControl(), path).start()
     yield Daemon(status, path)
     await server.close()
 
@@ -119,7 +119,7 @@ async def test_waiting_for_what_cannot_come_ends_at_once(daemon: Daemon, run: Ru
 
 async def test_waiting_includes_the_daemons_start(tmp_path: Path, run: Run) -> None:
     waiting = asyncio.gather(asyncio.to_thread(run, "wait --timeout 30"))
-    server = await StatusSocket(FakeStatus(), str(tmp_path / "s.sock")).start()
+    server = await StatusSocket(FakeStatus(), FakeControl(), str(tmp_path / "s.sock")).start()
     ((code, out, _),) = await waiting
     assert (code, out) == (0, "ready\n")
     await server.close()
@@ -128,11 +128,11 @@ async def test_waiting_includes_the_daemons_start(tmp_path: Path, run: Run) -> N
 async def test_waiting_survives_the_daemons_restart(tmp_path: Path, run: Run) -> None:
     path = str(tmp_path / "s.sock")
     busy = FakeStatus(now=replace(READY, generation=500, state=AgentState.ACTIVATING))
-    server = await StatusSocket(busy, path).start()
+    server = await StatusSocket(busy, FakeControl(), path).start()
     waiting = asyncio.gather(asyncio.to_thread(run, "wait --timeout 30"))
     await busy.wait_for_waiters(1)
     await server.close()
-    server = await StatusSocket(FakeStatus(), path).start()
+    server = await StatusSocket(FakeStatus(), FakeControl(), path).start()
     ((code, out, _),) = await waiting
     assert (code, out) == (0, "ready\n")
     await server.close()
@@ -140,7 +140,7 @@ async def test_waiting_survives_the_daemons_restart(tmp_path: Path, run: Run) ->
 
 async def test_following_events_until_the_daemon_ends(tmp_path: Path, run: Run) -> None:
     status = FakeStatus()
-    server = await StatusSocket(status, str(tmp_path / "s.sock")).start()
+    server = await StatusSocket(status, FakeControl(), str(tmp_path / "s.sock")).start()
     await status.add("ready", "removing")
     following = asyncio.gather(asyncio.to_thread(run, "events --follow"))
     await status.wait_for_reader_at(1)
@@ -154,7 +154,7 @@ async def test_following_events_until_the_daemon_ends(tmp_path: Path, run: Run) 
 
 async def test_a_busy_daemon_is_understood(tmp_path: Path, run: Run) -> None:
     path = str(tmp_path / "s.sock")
-    server = await StatusSocket(FakeStatus(), path, bounds=Bounds(clients=0)).start()
+    server = await StatusSocket(FakeStatus(), FakeControl(), path, bounds=Bounds(clients=0)).start()
     code, _, err = await asyncio.to_thread(run, "status")
     assert code == 1
     assert "0 clients are connected already [E_BUSY]" in err

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from extsloader.ctl import views
 from extsloader.ctl.text import Style
 from extsloader.model.ids import ServiceName
@@ -10,6 +12,7 @@ from extsloader.model.status import (
     AgentState,
     CandidateStatus,
     Change,
+    PreviousRun,
     ServiceStatus,
     StatusSnapshot,
 )
@@ -103,6 +106,21 @@ def test_a_problem_of_the_agent_itself_is_told() -> None:
     assert "problem: E_MOUNT: cannot unmount /run/x: in use by process 7 (sh)" in status
 
 
+@pytest.mark.parametrize(
+    ("ended", "line"),
+    [
+        ("stopped", "before    it was stopped, last sign 2023-11-14 22:13:20Z"),
+        ("crashed", "before    it crashed, last sign 2023-11-14 22:13:20Z; last error: a: no"),
+    ],
+)
+def test_the_run_before_is_told_with_its_last_words_where_they_explain(
+    ended: str, line: str
+) -> None:
+    message = f"it {'was stopped' if ended == 'stopped' else ended}"
+    run = PreviousRun(ended=ended, message=message, last_sign=NOW, last_error="a: no")
+    assert line in views.show_status(replace(READY, previous_run=run), NOW, PLAIN).splitlines()
+
+
 def test_candidates_with_what_happened_to_them() -> None:
     candidates = (
         CandidateStatus(
@@ -154,6 +172,12 @@ def test_an_explanation() -> None:
 
     next step: look at the log of telemetry
     """)
+
+
+def test_an_explanation_with_what_happened_before() -> None:
+    change = Change(wall=NOW, subject="service webui", old="ready", new="parked")
+    text = views.show_explanation(replace(EXPLANATION, history=(change,)), PLAIN)
+    assert f"what happened to webui:\n  {views.show_change(change, PLAIN)}\n" in text
 
 
 def test_a_change_in_one_line() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from extsloader.model.control import Result
 from extsloader.model.severity import ERROR, GOOD, WARNING, Severity, severity
 from extsloader.model.status import AgentState
 from extsloader.model.world import CandidatePhase, ImagePhase, ServicePhase
@@ -22,7 +23,7 @@ def test_every_state_has_a_severity(state: str, expected: Severity) -> None:
 
 
 def test_the_lists_name_states_that_exist_and_each_once() -> None:
-    states = {*AgentState, *CandidatePhase, *ImagePhase, *ServicePhase, "damaged"}
+    states = {*AgentState, *CandidatePhase, *ImagePhase, *ServicePhase, *Result, "damaged"}
     states |= {"skipped", "open", "deferred"}
     assert states >= GOOD | WARNING | ERROR
     assert len(GOOD) + len(WARNING) + len(ERROR) == len(GOOD | WARNING | ERROR)

@@ -164,6 +164,13 @@ async def test_a_service_lives_and_dies(shell: Shell) -> None:
     assert shell.machine.is_clean()
 
 
+async def test_an_end_that_nobody_saw_is_the_answer_to_the_creation(shell: Shell) -> None:
+    shell.machine.ends["a"] = CRASH
+    assert await shell.ask(fx.CreateService(plan(), 1)) == ev.ServiceExited(A, 1, CRASH)
+    assert await shell.ask(fx.RemoveService(plan(), 1, unmount=True)) == ev.ServiceRemoved(A, 1)
+    assert shell.machine.is_clean()
+
+
 async def test_a_killed_service_reports_its_end(shell: Shell) -> None:
     await shell.ask(fx.CreateService(plan(), 1))
     await shell.ask(fx.StartService(A, 1))

@@ -6,8 +6,10 @@ import pytest
 
 from extsloader.model import effects as fx
 from extsloader.model import events as ev
+from extsloader.model.control import Answer, Result
 from extsloader.model.effects import Effect
 from extsloader.model.events import Event, TimerId, TimerKind
+from extsloader.model.history import History
 from extsloader.model.ids import ServiceName
 from extsloader.model.manifest import Readiness
 from extsloader.model.reasons import Code, Problem
@@ -36,6 +38,8 @@ ANSWERS: list[tuple[Effect, Event]] = [
         fx.CheckReady(A, 3, Readiness()),
         ev.ServiceChecked(A, 3, ready=False, detail="cannot do it: no such file"),
     ),
+    (fx.LoadSettings(), ev.SettingsRefused(("cannot do it: no such file",))),
+    (fx.SaveHistory(History()), ev.HistorySaved(NO)),
     (fx.RemoveService(PLAN, 3, unmount=True), ev.ServiceRemoved(A, 3, NO)),
     (fx.ReadLoad(), ev.LoadRead(None)),
 ]
@@ -50,6 +54,8 @@ OTHERS: list[Effect] = [
     fx.SaveMemory(Memory()),
     fx.SaveClock(1.0),
     fx.Finish(),
+    fx.KeepSocket(),
+    fx.Reply(1, Answer(result=Result.ALREADY, message="nothing has changed")),
 ]
 
 
