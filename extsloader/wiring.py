@@ -41,8 +41,16 @@ from extsloader.core.integrity import explain_integrity, name_integrity
 from extsloader.model.control import Verb
 from extsloader.model.effects import Effect, KeepSocket, Reply
 from extsloader.model.errors import MachineError
-from extsloader.model.events import AgentStarted, Asked, EffectFailed, HistorySaved, StopAsked
+from extsloader.model.events import (
+    AgentStarted,
+    Asked,
+    EffectFailed,
+    HandOverAsked,
+    HistorySaved,
+    StopAsked,
+)
 from extsloader.model.history import Ending, History
+from extsloader.model.isolation import HANDED_OVER
 from extsloader.model.machine import Machine
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.settings import Settings
@@ -66,6 +74,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 def run(settings: Settings, checking: Process, load: Callable[[], Settings]) -> int:
     """Run until stopped; 0 after a clean stop, 1 with something left behind.
 
+    HANDED_OVER when the agent is to be started anew in the same process.
     `checking` is the process that has checked the settings: it can do the first verification.
     `load` reads the settings anew; it raises SettingsError.
     """
@@ -79,6 +88,8 @@ def run(settings: Settings, checking: Process, load: Callable[[], Settings]) -> 
             "stopped", code=problem.code, reason=problem.message, hint=problem.hint
         )
         return 1
+    if world.handing_over:
+        return HANDED_OVER
     for problem in world.leftovers:
         journal.log.error("left behind", code=problem.code, reason=problem.message)
     return 1 if world.leftovers else 0
@@ -104,7 +115,7 @@ async def serve(
         for sentence in ports.cgroups.open_parent():
             journal.log.warning("limit for all services not granted", reason=sentence)
         left: list[Problem] = []
-        stack.callback(_close_parent, ports.cgroups, left)
+        stack.callback(_close_parent, ports.cgroups, left)  # stays while a service is in it
         threads = Threads()
         recollection = await threads.run(recall, ports)
         for problem in recollection.problems:
@@ -236,6 +247,10 @@ class Agent:
         self.notifier.stopping()
         self.loop.put(StopAsked())
 
+    def ask_to_hand_over(self) -> None:
+        """Make room for a newer agent: SIGUSR2."""
+        self.loop.put(HandOverAsked())
+
     def ask_to_reload(self) -> None:
         """Take over the configuration: SIGHUP."""
         self.loop.put(Asked(verb=Verb.RELOAD, uid=0))
@@ -273,14 +288,18 @@ async def _run(agent: Agent, stack: AsyncExitStack) -> World:
     for number in STOPPING:
         running.add_signal_handler(number, agent.ask_to_stop)
     running.add_signal_handler(signal.SIGHUP, agent.ask_to_reload)
+    running.add_signal_handler(signal.SIGUSR2, agent.ask_to_hand_over)
     # The launcher held them back.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOPPING, signal.SIGHUP))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOPPING, signal.SIGHUP, signal.SIGUSR2))
     _keep_alive(agent.notifier)
     agent.loop.put(AgentStarted(agent.providers))
     agent.notifier.ready()
     world = await agent.loop.run()
-    left = [*world.leftovers, *await agent.executor.clear()]
-    if problem := await _save(agent.executor, replace(collect(world), ended=Ending.STOPPED)):
+    left = list(world.leftovers)
+    if not world.handing_over:
+        left += await agent.executor.clear()
+    ending = Ending.HANDED_OVER if world.handing_over else Ending.STOPPED
+    if problem := await _save(agent.executor, replace(collect(world), ended=ending)):
         left.append(problem)
     return replace(world, leftovers=tuple(left))
 

@@ -78,6 +78,8 @@ def _apply(world: World, event: Event, moment: Moment) -> Step:
             return _fire(world, timer, moment)
         case ev.StopAsked():
             return _hurry(world, moment) if world.stopping else _begin_stop(world)
+        case ev.HandOverAsked():
+            return Step(world) if world.stopping else _hand_over(world)
         case ev.Asked():
             return operators.ask(world, event, moment)
         case ev.SettingsLoaded(settings):
@@ -96,6 +98,8 @@ def _apply(world: World, event: Event, moment: Moment) -> Step:
 
 def _settle(world: World, moment: Moment) -> Step:
     """Level-triggered: orders follow from how things are, not from how they came to be so."""
+    if world.handing_over:
+        return Step(world)
     return (
         candidates.start_helpers(world)
         .then(images.choose)
@@ -173,6 +177,12 @@ def _begin_stop(world: World) -> Step:
     retrying = [c for c in world.candidates.values() if c.phase is CandidatePhase.RETRYING]
     timers = tuple(CancelTimer(TimerId(TimerKind.RETRY, c.source.id)) for c in retrying)
     return Step(stopping, (*timers, *candidates.cancel_helpers(world)))
+
+
+def _hand_over(world: World) -> Step:
+    """End as one who is killed does, for whom the next agent takes over; but not by surprise."""
+    leaving = replace(world, handing_over=True, finished=True)
+    return Step(leaving, (*candidates.cancel_helpers(world), Finish()))
 
 
 def _hurry(world: World, moment: Moment) -> Step:

@@ -72,6 +72,8 @@ def judge(world: World) -> tuple[AgentState, str]:
     """State of the whole and the reason, in one sentence."""
     if world.stopping:
         return AgentState.STOPPING, "asked to stop"
+    if world.handing_over:
+        return AgentState.STOPPING, "hands over to a newer agent, services run on"
     if off := rollout.explain_off(world.settings):
         return AgentState.DISABLED, off
     if world.services:

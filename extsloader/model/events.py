@@ -266,6 +266,11 @@ class StopAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class HandOverAsked:
+    """The agent shall make room for another one, and its services shall run on (SIGUSR2)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """An operator wants something; `request` is the number to answer to, 0 for a signal."""
 
@@ -336,6 +341,7 @@ Event = (
     | LoadRead
     | TimerFired
     | StopAsked
+    | HandOverAsked
     | Asked
     | SettingsLoaded
     | SettingsRefused

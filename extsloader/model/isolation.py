@@ -12,3 +12,6 @@ ENVIRONMENT = {
     "PYTHONPATH": extsloader.__path__[0].rpartition("/")[0],
 }
 """Our own package wherever it lies, and nothing from the working directory or the caller."""
+
+HANDED_OVER = -1
+"""No exit code: an agent is to be started anew in this process."""

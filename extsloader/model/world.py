@@ -171,6 +171,7 @@ class World:
     restarts_paid: float = 0.0  # boot time up to which the restarts so far use the budget
     budget_spent: bool = False  # a restart waits for the budget's timer
     stopping: bool = False
+    handing_over: bool = False  # ends, and leaves services and mounts to its successor
     finished: bool = False
     leftovers: tuple[Problem, ...] = ()  # what could not be undone
     problems: tuple[Problem, ...] = ()  # what else went wrong and belongs to no subject

@@ -54,12 +54,22 @@ class RealAgent:
 
     def start(self) -> None:
         """Start it and wait until it says that it is ready (sd_notify(3))."""
+        with self._heard_ready():
+            self.process = self.spawn()
+
+    def hand_over(self) -> None:
+        """SIGUSR2; the next agent, in the same process, has said that it is ready."""
+        with self._heard_ready():
+            os.kill(self.pid, signal.SIGUSR2)
+
+    @contextmanager
+    def _heard_ready(self) -> Iterator[None]:
         address = self.root / "notify"
         address.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.bind(str(address))
             manager.settimeout(PATIENCE)
-            self.process = self.spawn()
+            yield
             while b"READY=1" not in manager.recv(4096).splitlines():
                 pass
 

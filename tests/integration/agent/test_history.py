@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from extsloader.model.status import StatusSnapshot
-from tests.fakes.real_agent import RealAgent, find_service, wait_for_end
+from tests.fakes.real_agent import RealAgent, find_service, pids, wait_for_end
 from tests.fakes.real_devices import LoopDevice
 
 pytestmark = pytest.mark.root
@@ -62,3 +62,18 @@ def test_a_damaged_history_is_no_reason_not_to_start(agent: RealAgent) -> None:
     assert run_before(agent) == "unknown"
     assert [p.code for p in agent.status().problems] == ["E_STATE", "E_STATE"]
     assert sorted(p.name for p in agent.store.parent.glob("quarantine/*")) != []
+
+
+def test_an_agent_makes_room_for_a_newer_one_and_nobody_else_notices(
+    agent: RealAgent, stick: LoopDevice, good: Path
+) -> None:
+    stick.plug_in(good)
+    before, descriptors = pids(agent.until_ready()), len(agent.descriptors())
+    for _ in range(3):
+        agent.hand_over()
+        assert pids(agent.until_ready()) == before
+        assert run_before(agent) == "handed-over"
+    assert {service.restarts for service in agent.status().services} == {0}
+    assert len(agent.descriptors()) == descriptors
+    assert agent.helpers() == [], "the process that checked the settings is not forgotten"
+    assert agent.stop() == 0

@@ -174,6 +174,21 @@ def test_a_stop_while_an_image_is_being_mounted_waits_and_unmounts_it() -> None:
     assert mounted.effects == (fx.UnmountImage(IMAGE.digest),)
 
 
+def test_an_agent_that_hands_over_stops_nothing_but_its_helpers() -> None:
+    other = builders.source("/dev/sdc")
+    running = worlds.running(builders.service("a"), a=ServicePhase.READY)
+    busy = tell(running, ev.SourceSeen(other)).world
+    leaving = tell(busy, ev.HandOverAsked())
+    assert worlds.kinds(leaving) == ["CancelHelper", "Finish"]
+    assert leaving.world.finished
+    assert leaving.world.services == busy.services
+
+
+def test_an_agent_that_stops_already_does_not_hand_over() -> None:
+    stopping = tell(worlds.verified(IMAGE), ev.StopAsked()).world
+    assert tell(stopping, ev.HandOverAsked()).world == stopping
+
+
 def test_an_agent_with_nothing_to_undo_ends_at_once() -> None:
     assert tell(builders.world(), ev.StopAsked()).effects == (fx.Finish(),)
 
