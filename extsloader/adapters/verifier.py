@@ -39,7 +39,7 @@ class Verifier:
     store: str  # directory
     machine: Machine
     timeouts: Timeouts
-    files: tuple[str, ...]  # names of images in the root directory of a vfat
+    files: tuple[str, ...]  # names of images in the root directory of a vfat or ext4
     wall: Callable[[], float]
     python: str = "/usr/bin/python3"
     spare: list["Helper"] = field(default_factory=list)

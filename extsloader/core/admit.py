@@ -7,7 +7,7 @@ store has passed once and only has to be a file system of the wanted type.
 from fnmatch import fnmatchcase
 
 from extsloader.model.reasons import Code, Problem
-from extsloader.model.source import Filters, FsType, Source, SourceKind, Superblock
+from extsloader.model.source import CARRIERS, Filters, FsType, Source, SourceKind, Superblock
 from extsloader.model.text import printable
 
 SHOWN, SHOWN_PATH = 80, 256
@@ -37,8 +37,8 @@ def refuse_probed(source: Source, superblock: Superblock, filters: Filters) -> P
         got = _MEANT.get(superblock.fs_type, superblock.fs_type.value)
         hint = "write the image to the device itself, or put it into a watched directory"
         return _refuse(source, " or ".join(filters.fs_types), got, hint, Code.FS_TYPE)
-    if superblock.fs_type is FsType.VFAT and not superblock.file:
-        return _filtered(source, " or ".join(filters.files), "other files only", "files")
+    if superblock.fs_type in CARRIERS and not superblock.file:
+        return _refuse_without_file(source, superblock, filters)
     if source.kind is not SourceKind.DEVICE:
         return None
     if own := _refuse_own(source, superblock.partition_label, filters):
@@ -78,6 +78,14 @@ def _refuse_device(source: Source, filters: Filters, store: str) -> Problem | No
         wanted, got = names if filters.removable else reversed(names)
         return _filtered(source, wanted, got, "removable")
     return None
+
+
+def _refuse_without_file(source: Source, superblock: Superblock, filters: Filters) -> Problem:
+    expected = " or ".join(filters.files)
+    if not superblock.unclean:
+        return _filtered(source, expected, "other files only", "files")
+    got = "other files only, in a file system that was not unmounted"
+    return _refuse(source, expected, got, "unmount it where it was written: no journal is replayed")
 
 
 def _refuse_own(source: Source, label: str, filters: Filters) -> Problem | None:

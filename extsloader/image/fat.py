@@ -7,12 +7,17 @@ comes from the medium, so every one is checked before it is used.
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from extsloader.image.files import (
+    MAX_DIRECTORY,
+    Extent,
+    File,
+    FileSystemError,
+    Listing,
+    add_extent,
+)
 from extsloader.image.superblock import Read
 
-MAX_DIRECTORY = 2 << 20  # bytes; 65,536 entries, the format's own limit
-MAX_EXTENTS = 1 << 16
 _WINDOW = 64 << 10  # bytes of the allocation table that are held at a time
 
 _BOOT = struct.Struct("<11x H B H B H H B H 4x 4x I I 4x I")
@@ -25,49 +30,19 @@ _DELETED, _LABEL, _DIRECTORY, _LONG, _LAST = 0xE5, 0x08, 0x10, 0x0F, 0x40
 _LONG_PARTS = ((1, 11), (14, 26), (28, 32))  # 13 UTF-16 units of a name
 
 
-class FatError(Exception):
-    """The file system is damaged; the text says how."""
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """Bytes of the file that follow each other on the medium."""
-
-    start: int  # in the file
-    offset: int  # on the medium
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file of the root directory."""
-
-    name: str  # as it was asked for
-    cluster: int  # its first
-    size: int  # bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """What the root directory holds of what was looked for."""
-
-    label: str = ""
-    file: File | None = None
-
-
 class _Volume:
     """Where things are, all within the medium; and the table, a window at a time."""
 
     def __init__(self, read: Read, size: int) -> None:
-        """Check the boot sector. Raises FatError."""
+        """Check the boot sector. Raises FileSystemError."""
         boot = read(0, 512)
         if len(boot) < _BOOT.size:
-            raise FatError("the boot sector is cut off")
+            raise FileSystemError("the boot sector is cut off")
         sector, per_cluster, reserved, fats, root_entries, small, _, fat16, large, fat32, root = (
             _BOOT.unpack_from(boot)
         )
         if sector not in (512, 1024, 2048, 4096) or per_cluster.bit_count() != 1:
-            raise FatError(f"sectors of {sector} bytes, {per_cluster} to a cluster")
+            raise FileSystemError(f"sectors of {sector} bytes, {per_cluster} to a cluster")
         total, table = (small or large) * sector, (fat16 or fat32) * sector
         self._table_at: int = reserved * sector
         self._table: int = table
@@ -79,16 +54,16 @@ class _Volume:
         self.root = 0 if fat16 else root
         self._bits = 32 if not fat16 else 12 if self.clusters <= _MAX_FAT12 else 16
         if not (reserved and fats and table and self.clusters > 0 and total <= size):
-            raise FatError(f"{total} bytes are claimed, the medium has {size}")
+            raise FileSystemError(f"{total} bytes are claimed, the medium has {size}")
         if (self.clusters + _FIRST_CLUSTER) * self._bits > table * 8:
-            raise FatError(f"a table of {table} bytes for {self.clusters} clusters")
+            raise FileSystemError(f"a table of {table} bytes for {self.clusters} clusters")
         self._read, self._window_at, self._window = read, 0, b""
 
     def place(self, cluster: int) -> int:
-        """Where a cluster begins. Raises FatError for one that is not there."""
+        """Where a cluster begins. Raises FileSystemError for one that is not there."""
         number = cluster - _FIRST_CLUSTER
         if not 0 <= number < self.clusters:
-            raise FatError(f"cluster {number} of {self.clusters}")
+            raise FileSystemError(f"cluster {number} of {self.clusters}")
         return self.data_at + number * self.cluster
 
     def follow(self, cluster: int) -> int | None:
@@ -108,14 +83,14 @@ class _Volume:
             inside = 0
         found = self._window[inside : inside + length]
         if len(found) < length:
-            raise FatError("the allocation table is cut off")
+            raise FileSystemError("the allocation table is cut off")
         return found
 
 
 def list_root(read: Read, size: int, names: Sequence[str]) -> Listing:
     """Find the volume's label, and the first of `names` that is a file of the root directory.
 
-    `size` is the medium's, in bytes. Raises FatError, and what `read` raises.
+    `size` is the medium's, in bytes. Raises FileSystemError, and what `read` raises.
     """
     wanted = {name.casefold(): rank for rank, name in reversed(list(enumerate(names)))}
     label, best = "", len(names)
@@ -135,29 +110,23 @@ def list_root(read: Read, size: int, names: Sequence[str]) -> Listing:
 
 
 def find_extents(read: Read, size: int, file: File) -> tuple[Extent, ...]:
-    """Where the bytes of a file are, in their order. Raises FatError, and what `read` raises.
+    """Where the bytes of a file are, in their order. Raises FileSystemError.
 
     A chain with a loop has no end, so it cannot be as long as the file.
     """
     volume = _Volume(read, size)
     extents: list[Extent] = []
-    cluster: int | None = file.cluster
+    cluster: int | None = file.node
     left = file.size
     while left > 0:
         if cluster is None:
-            raise FatError(f"the chain of {file.name} ends {left} bytes before the file")
+            raise FileSystemError(f"the chain of {file.name} ends {left} bytes before the file")
         at, length = volume.place(cluster), min(left, volume.cluster)
-        last = extents[-1] if extents else None
-        if last and last.offset + last.size == at:
-            extents[-1] = Extent(last.start, last.offset, last.size + length)
-        else:
-            extents.append(Extent(file.size - left, at, length))
-        if len(extents) > MAX_EXTENTS:
-            raise FatError(f"{file.name} is in more than {MAX_EXTENTS} pieces")
+        add_extent(extents, at, length)
         left -= length
         cluster = volume.follow(cluster)
     if file.size and cluster is not None:
-        raise FatError(f"the chain of {file.name} is longer than the file")
+        raise FileSystemError(f"the chain of {file.name} is longer than the file")
     return tuple(extents)
 
 
@@ -186,7 +155,7 @@ def _read_root(read: Read, volume: _Volume) -> Iterator[bytes]:
             return
         yield read(volume.place(cluster), volume.cluster)
         cluster = volume.follow(cluster)
-    raise FatError(f"the root directory is larger than {MAX_DIRECTORY} bytes")
+    raise FileSystemError(f"the root directory is larger than {MAX_DIRECTORY} bytes")
 
 
 def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:

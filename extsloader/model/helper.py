@@ -20,7 +20,7 @@ class Request:
     """The question. A probe needs the source only."""
 
     source: Source
-    files: tuple[str, ...] = ()  # names of images in the root directory of a vfat
+    files: tuple[str, ...] = ()  # names of images in the root directory of a vfat or ext4
     machine: Machine | None = None  # None: is not compared with what the image is for
     keys: str = ""  # directory of the keys that are accepted
     store: str = ""  # directory of verified images

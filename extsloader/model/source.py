@@ -59,6 +59,10 @@ class FsType(StrEnum):
     UNKNOWN = "unknown"
 
 
+CARRIERS = frozenset({FsType.VFAT, FsType.EXT})
+"""File systems in whose root directory an image may lie as a file."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Superblock:
     """What a bounded read of the first sectors shows; labels are bytes from outside: show escaped.
@@ -72,15 +76,16 @@ class Superblock:
     partition_label: str = ""
     partition_type: str = ""  # type GUID, upper case
     file: str = ""  # the image file in a file system, by its name in `Filters.files`
+    unclean: bool = False  # a file system that was not unmounted: its last files may not be seen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
     """Which sources may become candidates; an empty tuple lets everything through."""
 
-    fs_types: tuple[FsType, ...] = (FsType.SQUASHFS, FsType.VFAT)
+    fs_types: tuple[FsType, ...] = (FsType.SQUASHFS, FsType.VFAT, FsType.EXT)
     files: tuple[str, ...] = ("rootfs-pkgs.img", "ext-imga.img", "ext-imgb.img", "pkgs.img")
-    # names of images in the root directory of a vfat, the best first
+    # names of images in the root directory of a vfat or ext4, the best first
     labels: tuple[str, ...] = ()
     partition_labels: tuple[str, ...] = ()
     partition_types: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from extsloader.image.fat import Extent
+from extsloader.image.files import Extent
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.reasons import Code
 from extsloader.model.source import Source, SourceKind
@@ -43,23 +43,28 @@ class Medium:
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """One read; 0 at the end. Raises ImageRefusedError: E_GONE, or E_IO with the offset."""
+        place: int | None = offset
         if self.extents:
-            offset, length = self._locate(offset)
+            place, length = self._locate(offset)
             buffer = buffer[:length]
+        if place is None:
+            buffer[:] = bytes(len(buffer))
+            return len(buffer)
         try:
-            return os.preadv(self.descriptor, [buffer], offset)
+            return os.preadv(self.descriptor, [buffer], place)
         except OSError as error:
-            raise self._failure(error, offset) from error
+            raise self._failure(error, place) from error
 
     def check(self) -> None:
         """Is it still the medium that was seen? Raises ImageRefusedError(E_GONE)."""
         check_source(self.descriptor, self.source)
 
-    def _locate(self, offset: int) -> tuple[int, int]:
-        """Where a byte of the file is, and how many follow it there; none behind the end."""
+    def _locate(self, offset: int) -> tuple[int | None, int]:
+        """Where a byte of the file is (None: in a hole), and how many follow it there."""
         extent = self.extents[bisect_right(self.extents, offset, key=lambda e: e.start) - 1]
         inside = offset - extent.start
-        return extent.offset + inside, max(0, extent.size - inside)
+        place = None if extent.offset is None else extent.offset + inside
+        return place, max(0, extent.size - inside)
 
     def _failure(self, error: OSError, offset: int) -> ImageRefusedError:
         """An error of a medium that is not there any more says nothing about its bytes."""

@@ -9,22 +9,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from extsloader.image.superblock import Partition, read_partition, read_superblock, reader
-from extsloader.model.source import FsType, Source, Superblock
+from extsloader.model.source import Source, Superblock
 from extsloader.verify.carrier import look_into
 from extsloader.verify.identity import open_disk, refusal
 from extsloader.verify.medium import open_medium
 
 
 def probe_source(source: Source, files: Sequence[str] = ()) -> Superblock:
-    """Read the superblock, the image file in a vfat, and a partition's entry in its disk's table.
+    """Read the superblock, the image file in a carrier, and a partition's entry in its table.
 
-    Raises ImageRefusedError: E_GONE for another medium, E_BUSY, E_PATH for a link, E_LAYOUT for a
-    damaged file system, or E_IO.
+    Raises ImageRefusedError: E_GONE for another medium, E_BUSY, E_PATH for a link, E_LAYOUT or
+    E_FS_TYPE for a carrier that is damaged or cannot be read, or E_IO.
     """
     with open_medium(source) as medium:
-        superblock = read_superblock(medium.read)
-        if superblock.fs_type is FsType.VFAT:
-            superblock = look_into(medium, superblock, files)
+        superblock = look_into(medium, read_superblock(medium.read), files)
         partition = _find_partition(source) if source.partition else None
         medium.check()  # after all reading: bytes from before a change belong to nobody
     if partition is None:

@@ -4,11 +4,13 @@ import asyncio
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ from extsloader.model.settings import Timeouts
 from extsloader.model.source import Filters, FsType, Source, SourceKind, device_generation
 from extsloader.model.trust import Bounds
 from extsloader.verify.pipeline import verify
-from tests.fakes import images
+from tests.fakes import ext4, images
 from tests.fakes.images import file_source, names
 
 pytestmark = pytest.mark.root
@@ -175,6 +177,45 @@ async def test_an_image_in_pieces_on_a_fat_stick_is_stored_without_any_mount(
     assert image.manifest == manifest
     with os.fdopen(descriptor, "rb") as file:
         assert file.read() == path.read_bytes()
+
+
+async def test_f22_an_ext4_with_a_dirty_journal_is_read_and_not_replayed(
+    tmp_path: Path, loop: Loop, verifier: Verifier
+) -> None:
+    """The stick is pulled while it is mounted and written to; afterwards no byte has changed."""
+    path, disk, stick = tmp_path / "image", tmp_path / "disk", tmp_path / "stick"
+    manifest = images.signed(path)
+    ext4.make(disk, size=32 << 20)
+    with mounted(disk, tmp_path / "mounted") as folder:
+        shutil.copy(path, folder / "pkgs.img")
+        os.sync()
+        (folder / "later").touch()  # the journal has what the file system does not have yet
+        folder_descriptor = os.open(folder, os.O_RDONLY)
+        os.fsync(folder_descriptor)
+        os.close(folder_descriptor)
+        shutil.copy(disk, stick)
+    before = sha256(stick.read_bytes()).hexdigest()
+    source = loop.attach(stick)
+
+    found = await verifier.probe(source)
+    image, descriptor = await verifier.verify(source, Bounds(), ignore)
+
+    assert (found.fs_type, found.file, found.unclean) == (FsType.EXT, "pkgs.img", True)
+    assert image.manifest == manifest
+    with os.fdopen(descriptor, "rb") as file:
+        assert file.read() == path.read_bytes()
+    loop.detach()
+    assert sha256(stick.read_bytes()).hexdigest() == before
+
+
+@contextmanager
+def mounted(disk: Path, folder: Path) -> Iterator[Path]:
+    folder.mkdir()
+    run("mount", "-t", "ext4", "-o", "loop", disk, folder)
+    try:
+        yield folder
+    finally:
+        run("umount", folder)
 
 
 def test_a_fat_stick_that_is_pulled_while_its_file_is_copied_is_told_so(

@@ -282,7 +282,7 @@ async def test_an_adopted_service_that_had_not_said_ready_still_has_to() -> None
 async def test_a_device_without_squashfs_is_ignored_and_says_why() -> None:
     machine = FakeMachine()
     medium = stick(builders.service("x"))
-    medium.superblock = Superblock(fs_type=FsType.EXT, label="DATA")
+    medium.superblock = Superblock(fs_type=FsType.NTFS, label="DATA")
     async with running(machine, builders.world()) as agent:
         machine.plug(medium)
         snapshot = await agent.until_verdict("/dev/sdb", "ignored")

@@ -124,7 +124,6 @@ def test_other_loop_devices_are_sources(path: str) -> None:
 @pytest.mark.parametrize(
     ("fs_type", "got"),
     [
-        (FsType.EXT, "ext4"),
         (FsType.EXFAT, "exfat"),
         (FsType.NTFS, "ntfs"),
         (FsType.GPT, "a partition table"),
@@ -136,7 +135,7 @@ def test_other_file_systems_are_left_alone(fs_type: FsType, got: str, source: So
     problem = refuse_probed(source, Superblock(fs_type=fs_type), Filters())
     assert problem is not None
     assert problem.code is Code.FS_TYPE
-    assert problem.message.endswith(f"expected squashfs or vfat, got {got}")
+    assert problem.message.endswith(f"expected squashfs or vfat or ext4, got {got}")
 
 
 def test_fewer_file_systems_may_be_wanted() -> None:
@@ -211,18 +210,33 @@ def test_without_filters_on_names_only_the_file_system_counts(
     assert refused == (superblock.fs_type is not FsType.SQUASHFS)
 
 
-def test_a_vfat_with_an_image_is_verified_and_any_other_stick_is_left_alone() -> None:
+@pytest.mark.parametrize("fs_type", [FsType.VFAT, FsType.EXT])
+def test_a_carrier_with_an_image_is_verified_and_any_other_stick_is_left_alone(
+    fs_type: FsType,
+) -> None:
     filters = Filters(files=("a.img", "b.img"))
+    stick = replace(VFAT, fs_type=fs_type)
 
-    assert refuse_probed(STICK, VFAT, filters) is None
-    assert refuse_probed(STICK, replace(VFAT, file=""), filters) == Problem(
+    assert refuse_probed(STICK, stick, filters) is None
+    assert refuse_probed(STICK, replace(stick, file=""), filters) == Problem(
         Code.FILTER,
         "cannot use /dev/sdb1: expected a.img or b.img, got other files only",
         "the configured filter files decides this",
     )
-    wrong_label = refuse_probed(STICK, VFAT, Filters(labels=("EVE",)))
+    wrong_label = refuse_probed(STICK, stick, Filters(labels=("EVE",)))
     assert wrong_label is not None
     assert '"STICK"' in wrong_label.message
+
+
+def test_a_stick_that_was_not_unmounted_may_hold_more_than_is_seen() -> None:
+    pulled = Superblock(fs_type=FsType.EXT, unclean=True)
+
+    assert refuse_probed(STICK, pulled, Filters(files=("a.img",))) == Problem(
+        Code.FILTER,
+        "cannot use /dev/sdb1: expected a.img, "
+        "got other files only, in a file system that was not unmounted",
+        "unmount it where it was written: no journal is replayed",
+    )
 
 
 def test_a_disk_with_partitions_is_not_read_nor_are_the_devices_own_partitions() -> None:

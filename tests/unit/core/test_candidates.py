@@ -150,7 +150,7 @@ def test_a_listing_is_the_truth_of_its_provider_only() -> None:
     ("superblock", "phase"),
     [
         (builders.squashfs(), CandidatePhase.QUEUED),
-        (Superblock(fs_type=FsType.EXT), CandidatePhase.IGNORED),
+        (Superblock(fs_type=FsType.NTFS), CandidatePhase.IGNORED),
     ],
 )
 def test_the_superblock_decides_what_is_worth_verifying(

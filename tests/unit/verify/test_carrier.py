@@ -1,4 +1,4 @@
-"""Images that lie as files in a vfat: the whole order of trust, on file systems of real tools."""
+"""Images that lie as files in a carrier: the whole order of trust, on real ones."""
 
 import os
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from extsloader.core.admit import refuse_probed
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.helper import Request
 from extsloader.model.reasons import Code
@@ -16,7 +17,7 @@ from extsloader.verify.carrier import find_image
 from extsloader.verify.medium import open_medium
 from extsloader.verify.pipeline import verify
 from extsloader.verify.probe import probe_source
-from tests.fakes import images
+from tests.fakes import ext4, images
 
 FILES = Filters().files
 
@@ -32,6 +33,12 @@ def write_stick(stick: Path, **files: Path) -> Path:
     for name, path in files.items():
         target = f"::{name.replace('_', '-')}.img"
         subprocess.run(["mcopy", "-i", str(stick), str(path), target], check=True)
+    return stick
+
+
+def write_ext4(stick: Path, image: Path) -> Path:
+    ext4.make(stick, "-L", "STICK")
+    ext4.change(stick, f"write {image} rootfs-pkgs.img")
     return stick
 
 
@@ -56,19 +63,33 @@ def image(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def stick(tmp_path: Path, image: Path) -> Path:
+def fat(tmp_path: Path, image: Path) -> Path:
     return write_stick(tmp_path / "stick", rootfs_pkgs=image)
 
 
-def test_a_probe_says_which_image_a_stick_holds(tmp_path: Path, stick: Path) -> None:
+@pytest.fixture(params=[FsType.VFAT, FsType.EXT])
+def fs_type(request: pytest.FixtureRequest) -> FsType:
+    return FsType(request.param)
+
+
+@pytest.fixture
+def stick(tmp_path: Path, image: Path, fs_type: FsType) -> Path:
+    if fs_type is FsType.EXT:
+        return write_ext4(tmp_path / "stick", image)
+    return write_stick(tmp_path / "stick", rootfs_pkgs=image)
+
+
+def test_a_probe_says_which_image_a_stick_holds(
+    tmp_path: Path, stick: Path, fs_type: FsType
+) -> None:
     found = probe_source(images.file_source(stick), FILES)
     other = probe_source(images.file_source(write_stick(tmp_path / "other")), FILES)
 
-    assert (found.fs_type, found.label, found.file) == (FsType.VFAT, "STICK", "rootfs-pkgs.img")
+    assert (found.fs_type, found.label, found.file) == (fs_type, "STICK", "rootfs-pkgs.img")
     assert (other.fs_type, other.file) == (FsType.VFAT, "")
 
 
-def test_an_image_in_a_vfat_is_verified_and_kept(stick: Path, image: Path) -> None:
+def test_an_image_in_a_carrier_is_verified_and_kept(stick: Path, image: Path) -> None:
     stored, descriptor = verify(ask(stick), ignore)
 
     assert os.pread(descriptor, 1 << 20, 0) == image.read_bytes()
@@ -106,14 +127,14 @@ def shrink_medium(data: bytearray) -> None:
 
 @pytest.mark.parametrize("damage", [cut_table, shrink_medium])
 def test_a_damaged_file_system_is_refused_by_name(
-    stick: Path, damage: Callable[[bytearray], None]
+    fat: Path, damage: Callable[[bytearray], None]
 ) -> None:
-    data = bytearray(stick.read_bytes())
+    data = bytearray(fat.read_bytes())
     damage(data)
-    stick.write_bytes(data)
+    fat.write_bytes(data)
 
     with pytest.raises(ImageRefusedError, match="its file system is damaged") as caught:
-        verify(ask(stick), ignore)
+        verify(ask(fat), ignore)
 
     assert caught.value.problem.code is Code.LAYOUT
 
@@ -142,3 +163,64 @@ def test_an_empty_file_and_no_file_are_told_apart(tmp_path: Path, image: Path) -
         verify(ask(empty), ignore)
     with pytest.raises(ImageRefusedError, match=r"it holds no rootfs-pkgs\.img or"):
         verify(ask(other), ignore)
+
+
+def test_h093_a_journal_is_not_replayed_and_what_is_there_is_read(
+    tmp_path: Path, image: Path
+) -> None:
+    stick = write_ext4(tmp_path / "stick", image)
+    ext4.change(stick, "feature needs_recovery")
+    before = stick.read_bytes()
+
+    found = probe_source(images.file_source(stick), FILES)
+    _, descriptor = verify(ask(stick), ignore)
+    os.close(descriptor)
+
+    assert (found.file, found.unclean) == ("rootfs-pkgs.img", True)
+    assert stick.read_bytes() == before
+
+
+def test_h093_features_that_nobody_here_knows_are_a_type_of_their_own(tmp_path: Path) -> None:
+    stick = ext4.make(tmp_path / "stick", "-O", "encrypt")
+
+    with pytest.raises(ImageRefusedError, match="its features 0x10000 are not known") as caught:
+        probe_source(images.file_source(stick), FILES)
+
+    assert caught.value.problem.code is Code.FS_TYPE
+    assert caught.value.problem.hint == "make the file system anew with mkfs.ext4 or mkfs.vfat"
+
+
+def test_h095_a_link_in_a_carrier_is_refused_and_not_followed(tmp_path: Path) -> None:
+    stick = ext4.make(tmp_path / "stick")
+    ext4.change(stick, "symlink pkgs.img /etc/shadow")
+
+    with pytest.raises(ImageRefusedError, match=r"pkgs\.img is no regular file") as caught:
+        probe_source(images.file_source(stick), FILES)
+
+    assert caught.value.problem.code is Code.PATH
+
+
+OTHERS = {
+    "btrfs": (65536 + 64, b"_BHRfS_M"),
+    "xfs": (0, b"XFSB"),
+    "f2fs": (1024, b"\x10\x20\xf5\xf2"),
+    "ntfs": (3, b"NTFS    "),
+    "iso9660": (32769, b"CD001"),
+    "udf": (32769, b"BEA01"),
+    "hfs+": (1024, b"H+"),
+}
+
+
+@pytest.mark.parametrize(("at", "magic"), OTHERS.values(), ids=OTHERS.keys())
+def test_h094_other_file_systems_are_refused_by_type(tmp_path: Path, at: int, magic: bytes) -> None:
+    stick = tmp_path / "stick"
+    data = bytearray(1 << 20)
+    data[at : at + len(magic)] = magic
+    data[510:512] = b"\x55\xaa"
+    stick.write_bytes(data)
+    source = images.file_source(stick)
+
+    problem = refuse_probed(source, probe_source(source, FILES), Filters())
+
+    assert problem is not None
+    assert problem.code is Code.FS_TYPE

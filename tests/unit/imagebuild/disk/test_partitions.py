@@ -60,7 +60,7 @@ def test_a_stick_is_a_fat_on_a_dos_partition(tmp_path: Path) -> None:
         listing = list_root(within, size, ["rootfs-pkgs.img"])
         assert listing.file
         extents = find_extents(within, size, listing.file)
-        content = b"".join(within(extent.offset, extent.size) for extent in extents)
+        content = b"".join(within(extent.offset or 0, extent.size) for extent in extents)
     assert (listing.label, content) == ("EVEPKGS", image.read_bytes())
 
 
