@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from extsloader.core.oci_json import shown
-from extsloader.core.oci_mounts import is_below
+from extsloader.core.oci_mounts import SAFE, SAFE_OVERLAY, is_below
 from extsloader.model.manifest import Profile
 from extsloader.model.plan import MountKind, MountStep
 
@@ -29,6 +29,14 @@ PLACES = {
 """File systems that show the kernel, and where they may be: masks do not cover other places."""
 
 MADE_UP = frozenset({"tmpfs", "devpts", "mqueue"})
+DEV: dict[str, object] = {
+    "destination": "/dev",
+    "type": "tmpfs",
+    "source": "tmpfs",
+    "options": ("nosuid", "mode=755", "size=65536k"),
+}
+"""The runtime makes its device nodes there, and masks paths with `/dev/null`: were that a link in
+the image, it would mount what the link leads to (CVE-2025-31133)."""
 MOST_RLIMITS = {"RLIMIT_NOFILE": 1 << 20, "RLIMIT_RTPRIO": 0, "RLIMIT_NICE": 20}  # getrlimit(2)
 
 _PROC_MASKED = "kcore keys latency_stats sched_debug timer_list"
@@ -45,11 +53,13 @@ reboot swapon swapoff settimeofday clock_settime iopl ioperm quotactl quotactl_f
 keyctl add_key request_key
 mount umount2 move_mount open_tree fsopen fsconfig fsmount fspick mount_setattr pivot_root
 unshare setns open_by_handle_at
-ptrace process_vm_readv process_vm_writev kcmp
+ptrace process_vm_readv process_vm_writev process_madvise pidfd_getfd kcmp
 userfaultfd io_uring_setup io_uring_enter io_uring_register
 """
 DENIED = tuple(_DENIED.split())
 EPERM, ENOSYS = 1, 38
+NO_DEVICES = ({"allow": False, "access": "rwm"},)  # but for /dev/null and such (config-linux.md)
+_LAYERS = ("lowerdir=", "upperdir=", "workdir=")
 CLONE_NEWUSER = 0x10000000
 
 SECCOMP: dict[str, object] = {
@@ -132,10 +142,11 @@ def harden(spec: dict[str, Any], profile: Profile) -> dict[str, Any]:
     linux = {key: value for key, value in spec["linux"].items() if key != "mountLabel"}
     return spec | {
         "process": process | {"noNewPrivileges": True},
-        "mounts": [_read_only(mount) for mount in spec["mounts"]],
+        "mounts": [*_add_dev(spec["mounts"]), *map(_confine, spec["mounts"])],
         "linux": linux
         | {
             "seccomp": SECCOMP,
+            "resources": linux["resources"] | {"devices": NO_DEVICES},
             "maskedPaths": _join(linux.get("maskedPaths", ()), MASKED),
             "readonlyPaths": _join(linux.get("readonlyPaths", ()), READ_ONLY),
         },
@@ -146,12 +157,25 @@ def _join(theirs: list[str], ours: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*theirs, *ours)))
 
 
-def _read_only(mount: dict[str, Any]) -> dict[str, Any]:
-    """Root needs no capability to write to the files of sysfs: it owns them."""
-    if mount.get("type") not in PLACES or mount["type"] == "proc":
+def _add_dev(mounts: list[dict[str, Any]]) -> tuple[dict[str, object], ...]:
+    return () if any(mount.get("destination") == "/dev" for mount in mounts) else (DEV,)
+
+
+def _confine(mount: dict[str, Any]) -> dict[str, Any]:
+    """Root needs no capability to write to sysfs, whose files it owns, or to open a device node.
+
+    A bind with options of its own would not keep those of the image's mount.
+    """
+    options, kind = mount.get("options", ()), mount.get("type")
+    if kind in PLACES and kind != "proc":
+        return mount | {"options": (*_without(options, "rw", "ro"), "ro")}
+    if kind == "devpts" or mount.get("destination") == "/dev":
         return mount
-    options = tuple(option for option in mount.get("options", ()) if option not in {"rw", "ro"})
-    return mount | {"options": (*options, "ro")}
+    return mount | {"options": (*_without(options, "dev", "suid", *SAFE), *SAFE)}
+
+
+def _without(options: tuple[str, ...], *names: str) -> tuple[str, ...]:
+    return tuple(option for option in options if option not in names)
 
 
 def _process(process: Mapping[str, Any], ceiling: _Ceiling) -> Iterator[str]:
@@ -182,14 +206,16 @@ def _mount(mount: Mapping[str, Any], own: tuple[str, ...], ceiling: _Ceiling) ->
     options = set(mount.get("options", ()))
     if shared := sorted(options & {"shared", "rshared"}):
         yield f"{shared[0]} mount at {shown(target)}"
+    covered: tuple[str, ...] = () if kind in PLACES else ("/proc", "/sys")
     if kind == "bind" or options & {"bind", "rbind"}:
+        covered = ("/proc", "/sys", "/dev")
         source = mount.get("source", "")
         readable = source in ceiling.host_files and "ro" in options
         if not readable and not _is_own(source, own):
             yield f"bind of {shown(source)}{'' if 'ro' in options else ', writable'}"
     elif target not in PLACES.get(kind, (target,)) or not (kind in PLACES or kind in MADE_UP):
         yield f"{shown(kind)} mount at {shown(target)}"
-    if kind not in PLACES and any(is_below(target, place) for place in ("/proc", "/sys")):
+    if target == "/" or any(is_below(target, place) for place in covered):
         yield f"mount over {shown(target)}"
 
 
@@ -209,21 +235,35 @@ def _kernel(linux: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _step(step: MountStep, own: tuple[str, ...]) -> Iterator[str]:
-    """A mount that we would make ourselves, on the host's side, for runtime.json."""
-    if step.kind not in {MountKind.MOUNT, MountKind.BIND}:
+    """What we would make ourselves, on the host's side, for runtime.json."""
+    if step.kind is MountKind.CHECK:
+        return
+    if step.kind is MountKind.MKDIR:
+        if not _is_own(step.target, own) and not any(is_below(path, step.target) for path in own):
+            yield f"directory on the host at {shown(step.target)}"
         return
     if not _is_own(step.target, own):
         yield f"mount on the host at {shown(step.target)}"
-    if step.kind is MountKind.BIND:
-        sources = [step.source]
-    else:
-        lower = [o for o in step.options if o.startswith("lowerdir=")]
-        sources = [path for option in lower for path in option[len("lowerdir=") :].split(":")]
-        if step.fs_type not in {"overlay", "tmpfs"}:
-            yield f"{shown(step.fs_type)} mount on the host"
-    for source in sources:
+    if step.kind is MountKind.MOUNT and step.fs_type not in {"overlay", "tmpfs"}:
+        yield f"{shown(step.fs_type)} mount on the host"
+    yield from _options(step)
+    for source in _sources(step):
         if not _is_own(source, own):
             yield f"files of the host at {shown(source)}"
+
+
+def _options(step: MountStep) -> Iterator[str]:
+    for option in step.options:
+        named = step.fs_type == "overlay" and "=" in option and option not in SAFE_OVERLAY
+        if option in {"dev", "suid"} or (named and not option.startswith(_LAYERS)):
+            yield f"option {shown(option)} for the mount at {shown(step.target)}"
+
+
+def _sources(step: MountStep) -> list[str]:
+    if step.kind is MountKind.BIND:
+        return [step.source]
+    layers = [option for option in step.options if option.startswith(_LAYERS)]
+    return [path for option in layers for path in option.partition("=")[2].split(":")]
 
 
 def _is_own(path: str, own: tuple[str, ...]) -> bool:

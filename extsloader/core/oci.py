@@ -49,7 +49,7 @@ def plan_container(  # noqa: PLR0913, PLR0917 - the six facts that a plan is mad
         return problem
     profile = lower(settings.ceiling.profile, service.profile)
     check = _check(place, spec, profile)
-    mounts = (*mount_root(root, spec.volumes, place), check, *more, *_notify(place))
+    mounts = (*mount_root(root, spec.volumes, place), *more, *_notify(place), check)
     if excess := exceed(spec.config, mounts, place.own, profile):
         return _refuse(service, profile, excess)
     return ContainerPlan(
@@ -69,13 +69,26 @@ def _check(place: Place, spec: Spec, profile: Profile) -> MountStep:
     """Where the runtime mounts: real directories, or it would do it on the host."""
     paths = [f"{place.rootfs}/{name}/" for name in SKELETON]
     if profile is not Profile.TRUSTED:  # images of old like to mount through /var/run
-        for mount in spec.mounts:
-            paths.append(f"{place.rootfs}{mount.get('destination', '')}")
-            source = str(mount.get("source", ""))
-            if any(is_below(source, own) for own in place.own):
-                paths.append(source)
+        for number, mount in enumerate(spec.mounts):
+            paths += _on_host(str(mount.get("destination", "")), spec.mounts[:number], place)
+            paths += _own(str(mount.get("source", "")), place)
+        paths += _on_host(spec.cwd, spec.mounts, place)
     options = tuple(dict.fromkeys(paths))
     return MountStep(kind=MountKind.CHECK, target=place.rootfs, options=options)
+
+
+def _on_host(path: str, mounts: tuple[dict[str, object], ...], place: Place) -> list[str]:
+    """Where a path of the container comes from, if that is the service's own."""
+    for mount in reversed(mounts):
+        target = str(mount.get("destination", ""))
+        if target and is_below(path, target):
+            source = str(mount.get("source", ""))
+            return _own(source + path.removeprefix(target), place)
+    return [place.rootfs + path]
+
+
+def _own(path: str, place: Place) -> list[str]:
+    return [path] if any(is_below(path, own) for own in place.own) else []
 
 
 def _refuse(service: Service, profile: Profile, excess: tuple[str, ...]) -> Problem:

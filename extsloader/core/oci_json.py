@@ -15,6 +15,8 @@ from extsloader.model.text import printable
 
 MAX_CHARACTERS = 256 << 10
 MAX_DEPTH = 32
+MAX_ITEMS = 512  # of one list
+MAX_LIST_CHARACTERS = 64 << 10  # execve(2) takes 128 KiB for one argument
 MAX_SHOWN = 20  # findings in one message
 MAX_SHOWN_TEXT = 80
 MAX_DIGITS = 20  # of 2^64 - 1, the largest number of the OCI specification
@@ -56,9 +58,9 @@ class Findings:
         """All findings in one sentence; None where there are none."""
         if not self.wrong:
             return None
-        only_paths = all(code is Code.PATH for code, _ in self.wrong)
+        codes = {code for code, _ in self.wrong}
         return Problem(
-            Code.PATH if only_paths else Code.BUNDLE,
+            codes.pop() if len(codes) == 1 else Code.BUNDLE,
             f"cannot use the bundle of {service}: {join(tuple(s for _, s in self.wrong))}",
             "correct the service's entry in the LinuxKit file and build the image again",
         )
@@ -106,12 +108,19 @@ class Node:
         return value
 
     def items(self, key: str) -> list[object]:
-        """A list of anything."""
-        return self._take(key, list) or []
+        """A list of anything, cut with a finding where it is too long."""
+        items = self._take(key, list) or []
+        if len(items) > MAX_ITEMS:
+            self.wrong(key, f"must hold at most {MAX_ITEMS}, got {len(items)}", Code.LIMIT)
+        return items[:MAX_ITEMS]
 
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of strings."""
-        return self._all(key, str)
+        texts = self._all(key, str)
+        if (length := sum(map(len, texts))) > MAX_LIST_CHARACTERS:
+            most = f"at most {MAX_LIST_CHARACTERS} characters"
+            self.wrong(key, f"must hold {most}, got {length}", Code.LIMIT)
+        return texts
 
     def numbers(self, key: str) -> tuple[int, ...]:
         """A list of whole numbers."""

@@ -24,6 +24,9 @@ VIRTUAL_TYPES = frozenset(
 """File systems that the kernel makes up: no bytes of a disk are parsed for them."""
 
 SAFE = ("nosuid", "nodev")
+SAFE_OVERLAY = (*SAFE, "redirect_dir=nofollow", "metacopy=off")
+"""An overlay takes no flags from its lower directories, and must not believe their attributes:
+trusted.overlay.redirect may lead to any other directory of a layer (overlayfs.rst, "Renaming")."""
 
 _VOLUME = re.compile(r"(/containers/volumes/([a-z0-9_-]+))/merged(/.*)?")
 _SCRATCH = "tmp"  # LinuxKit mounts a tmpfs there
@@ -123,7 +126,12 @@ def take_absolute(node: Node, key: str, path: str) -> str:
 
 def is_bind(mount: Node) -> bool:
     """Whether the mount shows something that is there already."""
-    return mount.text("type") == "bind" or not {"bind", "rbind"}.isdisjoint(mount.texts("options"))
+    return mount.text("type") == "bind" or not {"bind", "rbind"}.isdisjoint(options_of(mount))
+
+
+def options_of(mount: Node) -> tuple[str, ...]:
+    """One by one: with "x,lowerdir=/etc" as one option, our rules would see only the first part."""
+    return tuple(part for option in mount.texts("options") for part in option.split(","))
 
 
 def read_runtime(
@@ -185,7 +193,7 @@ def _overlay(lower: tuple[str, ...], base: str, target: str) -> list[MountStep]:
     return [
         *make_directories(upper, base),
         *make_directories(work, base),
-        _mount("overlay", "overlay", target, (*SAFE, *options)),
+        _mount("overlay", "overlay", target, (*SAFE_OVERLAY, *options)),
     ]
 
 
@@ -207,7 +215,7 @@ def _usual_root(place: Place, *, readonly: bool) -> tuple[str, ...]:
 
 def _read_root(mount: Node, place: Place) -> tuple[str, ...]:
     """An overlay for a writable root, a bind for a read-only one, maybe of another's content."""
-    options = mount.texts("options")
+    options = options_of(mount)
     if mount.text("type") == "overlay":
         lower = next((o for o in options if o.startswith("lowerdir=")), "lowerdir=")
         paths = lower.removeprefix("lowerdir=").split(":")
@@ -222,7 +230,7 @@ def _read_root(mount: Node, place: Place) -> tuple[str, ...]:
 def _read_mount(mount: Node, destination: str, place: Place) -> list[MountStep]:
     """One of the mounts that the author of the service added."""
     target, steps = _target(mount, "destination", destination, place)
-    options = mount.texts("options")
+    options = options_of(mount)
     fs_type = mount.text("type")
     if "remount" in options:
         mount.findings.reduced.append(f"{mount.where} is not used: it is a remount")
@@ -243,7 +251,7 @@ def _rebase_overlay(
     mount: Node, options: tuple[str, ...], place: Place
 ) -> tuple[tuple[str, ...], list[MountStep]]:
     """Options with our paths, and the directories that LinuxKit would make for them."""
-    rebased: list[str] = []
+    rebased = list(SAFE_OVERLAY)
     steps: list[MountStep] = []
     for option in options:
         key, _, value = option.partition("=")

@@ -5,10 +5,18 @@ hooks on the host (CVE-2019-5736 and the label of GHSA-xhf5-7wjv-pqxp became hos
 speak to the runtime through annotations. What is left out is told in `Findings.reduced`.
 """
 
+import re
 from dataclasses import dataclass
 
 from extsloader.core.oci_json import Node, shown
-from extsloader.core.oci_mounts import Place, is_below, is_bind, take_absolute, volume_of
+from extsloader.core.oci_mounts import (
+    Place,
+    is_below,
+    is_bind,
+    options_of,
+    take_absolute,
+    volume_of,
+)
 from extsloader.model.machine import Machine
 from extsloader.model.manifest import ProbeKind
 from extsloader.model.reasons import Code
@@ -21,6 +29,7 @@ NOTIFY_DIRECTORY = "/.extsloader"
 
 MAX_ID = 2**31 - 1  # larger ones wrap to root in some parsers (CVE-2024-40635)
 MAX_LIMIT = 2**64 - 1
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*=")  # of a variable, and the sign after it
 CAPABILITY_SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
 
 KEPT_LINUX = {
@@ -44,6 +53,7 @@ class Spec:
 
     config: Object
     mounts: tuple[Object, ...]  # those of `config`
+    cwd: str
     readonly: bool
     volumes: tuple[str, ...]  # those that the service may write to
 
@@ -59,16 +69,18 @@ def write_spec(config: Node, place: Place, machine: Machine, cgroup: str) -> Spe
     if place.service.readiness.kind is ProbeKind.NOTIFY:
         mounts.append(_mount_notify(place))
         env = (f"NOTIFY_SOCKET={NOTIFY_DIRECTORY}/notify",)
+    process = _write_process(config.node("process"), place, machine, env)
     spec: Object = {
         "ociVersion": VERSION,
-        "process": _write_process(config.node("process"), place, machine, env),
+        "process": process,
         "root": {"path": place.rootfs, "readonly": readonly},
         "mounts": mounts,
         "linux": _write_linux(config.node("linux"), place, cgroup),
     }
     if hostname := config.text("hostname"):
         spec["hostname"] = hostname
-    return Spec(config=spec, mounts=tuple(mounts), readonly=readonly, volumes=volumes)
+    cwd = str(process.get("cwd", "/"))
+    return Spec(config=spec, mounts=tuple(mounts), cwd=cwd, readonly=readonly, volumes=volumes)
 
 
 def _write_mounts(config: Node, place: Place) -> tuple[list[Object], tuple[str, ...]]:
@@ -76,7 +88,7 @@ def _write_mounts(config: Node, place: Place) -> tuple[list[Object], tuple[str, 
     volumes: list[str] = []
     for mount in config.nodes("mounts"):
         mount.leave_out("destination", "type", "source", "options")
-        options = mount.texts("options")
+        options = options_of(mount)
         source = mount.text("source")
         if is_bind(mount):
             source = take_absolute(mount, "source", source)
@@ -144,7 +156,7 @@ def _take_args(process: Node) -> tuple[str, ...]:
 def _take_env(process: Node) -> tuple[str, ...]:
     env = process.texts("env")
     for variable in env:
-        if variable.find("=") < 1:
+        if not _NAME.match(variable):
             # The name only: values are often secrets.
             process.wrong("env", f"must hold NAME=VALUE, got {shown(variable.partition('=')[0])}")
     return env

@@ -1,8 +1,8 @@
-"""Hostile bundles against the real kernel and runc; each attack is shown to work unguarded."""
+"""Hostile bundles: what the files of an image say, row by row."""
 
 import json
-import subprocess
-from collections.abc import Iterator
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,111 +10,218 @@ import pytest
 
 from extsloader.adapters.mounts.bundles import read_bundle
 from extsloader.adapters.mounts.steps import do
-from extsloader.core.ceiling import SECCOMP
+from extsloader.core.oci import plan_container
 from extsloader.model.errors import MachineError
 from extsloader.model.ids import ServiceName
 from extsloader.model.manifest import Service
-from extsloader.model.plan import MountKind, MountStep
+from extsloader.model.plan import Bundle, ContainerPlan, MountKind, MountStep
 from extsloader.model.reasons import Code
-from tests.integration.containers import install_shell
+from tests.fakes.bundles import (
+    CONFIG,
+    DIGEST,
+    IMAGE,
+    MACHINE,
+    OWN,
+    ROOTFS,
+    TRUSTED,
+    good,
+    process,
+    refused,
+    spec,
+)
 
 pytestmark = pytest.mark.hostile
 
 SERVICE = Service(name=ServiceName("web"), bundle="containers/services/web")
-CALLS = "unshare -U true || echo no-unshare; mount -t tmpfs x /tmp || echo no-mount"
 
 
 @pytest.fixture
-def rootfs(tmp_path: Path) -> Path:
-    root = tmp_path / "bundle/rootfs"
-    (root / "bin").mkdir(parents=True)
-    install_shell(root)
-    for name in ("proc", "tmp"):
-        (root / name).mkdir()
-    return root
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "image" / SERVICE.bundle / "config.json"
+    path.parent.mkdir(parents=True)
+    return path
 
 
-@pytest.fixture
-def name(tmp_path: Path) -> Iterator[str]:
-    found = f"extst-{tmp_path.name[-20:].replace('_', '-')}"
-    yield found
-    command = ["runc", "--root", f"{tmp_path}/state", "delete", "-f", found]
-    subprocess.run(command, check=False, capture_output=True, timeout=20)
+def refusal(config: Path) -> str:
+    with pytest.raises(MachineError) as refused:
+        read_bundle(f"{config.parents[3]}", SERVICE)
+    assert refused.value.problem.code is Code.BUNDLE
+    return refused.value.problem.message
 
 
-def run(rootfs: Path, name: str, script: str, linux: dict[str, Any], *caps: str) -> str:
-    """What the script says in a container that nobody guards but `linux`."""
-    process = {
-        "user": {"uid": 0, "gid": 0},
-        "args": ["/bin/sh", "-c", script],
-        "env": ["PATH=/bin"],
-        "cwd": "/",
-        "noNewPrivileges": True,
-        "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), caps),
-    }
-    spec = {
-        "ociVersion": "1.0.2",
-        "process": process,
-        "root": {"path": f"{rootfs}"},
-        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
-        "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}], "cgroupsPath": f"/{name}"}
-        | linux,
-    }
-    (rootfs.parent / "config.json").write_text(json.dumps(spec))
-    done = subprocess.run(
-        ["runc", "--root", f"{rootfs.parents[1]}/state", "run", "-b", f"{rootfs.parent}", name],
-        check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30,
-    )  # fmt: skip
-    return done.stdout + done.stderr
-
-
-def check(rootfs: Path, place: str = "dev/") -> None:
-    step = MountStep(kind=MountKind.CHECK, target=f"{rootfs}", options=(f"{rootfs}/{place}",))
-    do(step, f"{rootfs.parents[1]}")
-
-
-def test_config_json_is_a_link_to_the_host_H127(tmp_path: Path) -> None:  # noqa: N802 - row id
-    secret = tmp_path / "secret"
-    secret.write_text("{}")
-    config = tmp_path / "image" / SERVICE.bundle / "config.json"
-    config.parent.mkdir(parents=True)
-    config.symlink_to(secret)
+def test_config_json_is_a_link_to_the_host_H127(tmp_path: Path, config: Path) -> None:  # noqa: N802 - row id
+    (tmp_path / "secret").write_text("{}")
+    config.symlink_to(tmp_path / "secret")
     assert config.read_text() == "{}"  # by plain open the host's file is read
+    assert "a symbolic link is in the way" in refusal(config)
 
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        pytest.param(os.mkfifo, "expected a regular file", id="H127-fifo"),
+        pytest.param(Path.mkdir, "expected a regular file", id="H127-directory"),
+        pytest.param(lambda _: None, "no such file", id="H127-missing"),
+        pytest.param(
+            lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), 100 << 20),
+            "expected at most 1048576 bytes, got 104857600",
+            id="H127-100-MB",
+        ),
+        pytest.param(
+            lambda path: os.mknod(path, 0o20600, os.makedev(1, 5)),
+            "expected a regular file",
+            id="H127-device",
+            marks=pytest.mark.root,
+        ),
+    ],
+)
+def test_config_json_is_no_small_file(
+    config: Path, make: Callable[[Path], object], reason: str
+) -> None:
+    make(config)
+    assert reason in refusal(config)
+
+
+def test_a_hard_link_within_the_image_is_a_file_H072(config: Path) -> None:  # noqa: N802 - row id
+    config.write_text("{}")
+    config.with_name("twin").hardlink_to(config)
+    assert read_bundle(f"{config.parents[3]}", SERVICE).config == "{}"
+
+
+@pytest.mark.parametrize("kind", ["missing", "link"])
+def test_the_content_of_a_service_is_no_directory_H128(tmp_path: Path, kind: str) -> None:  # noqa: N802 - row id
+    lower = tmp_path / "run/lower"
+    lower.parent.mkdir()
+    if kind == "link":
+        lower.symlink_to("/")
+    step = MountStep(
+        kind=MountKind.MOUNT,
+        fs_type="overlay",
+        target=f"{tmp_path}/run/rootfs",
+        options=(f"lowerdir={lower}",),
+    )
     with pytest.raises(MachineError) as refused:
-        read_bundle(f"{tmp_path}/image", SERVICE)
-    assert refused.value.problem.code is Code.BUNDLE
+        do(step, f"{tmp_path}/run")
+    assert refused.value.problem.code is Code.MOUNT
+    assert not (tmp_path / "run/rootfs").exists()
 
 
-@pytest.mark.parametrize("target", ["/tmp", "../outside", "tmp"])
-def test_dev_is_a_link_H143(rootfs: Path, target: str) -> None:  # noqa: N802 - row id
-    (rootfs / "dev").symlink_to(target)
-    with pytest.raises(MachineError) as refused:
-        check(rootfs)
-    assert refused.value.problem.code is Code.BUNDLE
+@pytest.mark.parametrize("path", ["/", "../..", "/etc"])
+def test_the_root_is_where_we_mounted_it_H129(path: str) -> None:  # noqa: N802 - row id
+    assert spec(CONFIG | {"root": {"path": path}})["root"]["path"] == ROOTFS
 
 
-def test_dev_is_a_file_or_missing_or_good_H143(rootfs: Path) -> None:  # noqa: N802 - row id
-    check(rootfs)  # the runtime makes it
-    (rootfs / "dev").touch()
-    with pytest.raises(MachineError):
-        check(rootfs)
-    check(rootfs, "proc/")
+@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "poststop"])
+def test_hooks_are_never_run_H130(kind: str) -> None:  # noqa: N802 - row id
+    hooks = {kind: [{"path": "/bin/sh"}]}
+    assert "hooks are not allowed" in refused(CONFIG | {"hooks": hooks}, settings=TRUSTED).message
 
 
-@pytest.mark.root
-def test_without_the_check_runc_follows_dev_H143(rootfs: Path, name: str) -> None:  # noqa: N802
-    outside = rootfs.parents[1] / "outside"
-    outside.mkdir()
-    (rootfs / "dev").symlink_to(outside)
-    run(rootfs, name, "true", {})
-    assert [path.name for path in outside.iterdir()]  # on the host
+@pytest.mark.parametrize(
+    ("asked", "code", "reason"),
+    [
+        pytest.param(
+            {"linux": {"namespaces": [{"type": "pid"}]}},
+            Code.BUNDLE,
+            "must hold a new mount namespace",
+            id="H131-no-mount-namespace",
+        ),
+        pytest.param(
+            {"linux": {"namespaces": [{"type": "mount", "path": "/proc/1/ns/mnt"}]}},
+            Code.BUNDLE,
+            "must hold a new mount namespace",
+            id="H131-mount-namespace-of-the-host",
+        ),
+        pytest.param(
+            {"mounts": [{"destination": "/x/../../etc", "type": "tmpfs"}]},
+            Code.PATH,
+            "must not climb",
+            id="H132-climbs",
+        ),
+        pytest.param(process(cwd="/proc/self/fd/7"), Code.PATH, "in /proc", id="H136-descriptor"),
+        pytest.param(process(cwd="x/y"), Code.PATH, "must be an absolute path", id="H136-relative"),
+        pytest.param(process(cwd="/a/../.."), Code.PATH, "must not climb", id="H136-climbs"),
+        pytest.param(process(args=[]), Code.BUNDLE, "must name the program", id="H137-no-args"),
+        pytest.param(process(args=[""]), Code.BUNDLE, "must name the program", id="H137-empty"),
+        pytest.param(process(args=["a\0b"]), Code.BUNDLE, "holds NUL", id="H137-NUL"),
+        pytest.param(process(args=["x" * 2**20]), Code.BUNDLE, "is longer than", id="H137-1-MB"),
+        pytest.param(
+            process(args=["x" * 2**17]), Code.LIMIT, "at most 65536 characters", id="H137-128-KB"
+        ),
+        pytest.param(
+            process(args=["x"] * 50_000), Code.LIMIT, "at most 512", id="H137-50000-arguments"
+        ),
+        pytest.param(
+            process(env=["A=1"] * 10_000), Code.LIMIT, "at most 512", id="H149-10000-variables"
+        ),
+        pytest.param(process(env=["1A=x"]), Code.BUNDLE, "must hold NAME=VALUE", id="H076-digit"),
+        pytest.param(
+            CONFIG | {"mounts": [{"destination": "/x"}] * 1000},
+            Code.LIMIT,
+            "at most 512",
+            id="H149-1000-mounts",
+        ),
+        *(
+            pytest.param(
+                process(user={"uid": uid}), Code.BUNDLE, "must be between", id=f"H138-{uid}"
+            )
+            for uid in (-1, 2**31, 2**32, 2**32 - 1)
+        ),
+        pytest.param(
+            process(user={"uid": "root"}), Code.BUNDLE, "must be a whole number", id="H138-name"
+        ),
+        pytest.param(
+            process(user={"additionalGids": [1] * 50_000}),
+            Code.LIMIT,
+            "at most 512",
+            id="H138-50000-groups",
+        ),
+    ],
+)
+def test_what_no_profile_admits(asked: dict[str, Any], code: Code, reason: str) -> None:
+    problem = refused(CONFIG | asked, settings=TRUSTED)
+    assert reason in problem.message
+    assert problem.code is code
 
 
-@pytest.mark.root
-def test_seccomp_refuses_what_would_be_done_H141(rootfs: Path, name: str) -> None:  # noqa: N802
-    assert run(rootfs, name, CALLS, {}, "CAP_SYS_ADMIN") == ""
+def linux(**more: object) -> dict[str, Any]:
+    return CONFIG | {"linux": CONFIG["linux"] | more}
 
-    said = run(rootfs, name, CALLS, {"seccomp": SECCOMP}, "CAP_SYS_ADMIN")
-    assert "no-unshare" in said
-    assert "no-mount" in said
+
+@pytest.mark.parametrize(
+    ("asked", "word"),
+    [
+        pytest.param(process(capabilities={"ambient": ["CAP_FOO"]}), "CAP_FOO", id="H134-unknown"),
+        pytest.param(linux(cgroupsPath="/../../escape"), "escape", id="H139-climbs"),
+        pytest.param(linux(cgroupsPath="escape.slice:a:b"), "escape", id="H139-systemd"),
+        *(
+            pytest.param(CONFIG | {"annotations": {key: "evil"}}, "evil", id=f"H140-{key}")
+            for key in ("org.criu.config", "run.oci.hooks.stdout", "io.katacontainers.x")
+        ),
+        pytest.param(linux(intelRdt={"closID": "evil"}), "evil", id="H142-intelRdt"),
+        pytest.param(linux(personality={"domain": "LINUX32"}), "LINUX32", id="H142-personality"),
+        pytest.param(
+            process(user={"uid": 1, "username": "evil"}), "evil", id="H144-name-of-a-user"
+        ),
+        pytest.param(
+            process(terminal=True, consoleSize={"height": 1}), "height", id="H148-console"
+        ),
+        pytest.param(CONFIG | {"name": "other"}, "other", id="H150-other-name"),
+    ],
+)
+def test_what_never_reaches_the_runtime(asked: dict[str, Any], word: str) -> None:
+    result = good(asked, settings=TRUSTED)
+    assert word not in result.spec
+    assert json.loads(result.spec)["process"]["terminal"] is False
+    assert result.reduced or "cgroupsPath" in str(asked)  # and that is told
+
+
+def test_two_services_of_one_bundle_write_to_their_own_places_H147() -> None:  # noqa: N802 - row id
+    bundle = Bundle(service=ServiceName("a"), config=json.dumps(CONFIG), runtime="")
+    places = []
+    for name in ("a", "b"):
+        service = Service(name=ServiceName(name), bundle=OWN[1:])
+        plan = plan_container(bundle, service, IMAGE, DIGEST, TRUSTED, MACHINE)
+        assert isinstance(plan, ContainerPlan)
+        places.append({step.target for step in plan.mounts if step.kind is MountKind.MOUNT})
+    assert places[0].isdisjoint(places[1])

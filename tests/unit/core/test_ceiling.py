@@ -11,7 +11,9 @@ from extsloader.model.manifest import Profile
 from extsloader.model.plan import MountKind
 from extsloader.model.reasons import Code
 from extsloader.model.settings import Ceiling, Settings
-from tests.fakes.bundles import CONFIG, MACHINE, ROOTFS, TRUSTED, good, plan, refused
+from tests.fakes.bundles import CONFIG, IMAGE, MACHINE, ROOTFS, TRUSTED, good, plan, refused
+
+pytestmark = pytest.mark.hostile
 
 NEW = [{"type": kind} for kind in ("mount", "pid")]
 MODEST = CONFIG | {"linux": {"namespaces": NEW}}
@@ -45,6 +47,19 @@ EXCESSES = [
     ),
     pytest.param(bind("/"), "bind of '/', writable", id="H132-root"),
     pytest.param(bind("/run/extsloader", "ro"), "bind of '/run/extsloader'", id="H132-agent"),
+    pytest.param(
+        bind("/run/docker.sock"), "bind of '/run/docker.sock', writable", id="H132-docker"
+    ),
+    pytest.param(
+        bind("/containers/services/zeta/lower", destination="/dev"),
+        "mount over '/dev'",
+        id="H135-dev",
+    ),
+    pytest.param(
+        bind("/containers/services/zeta/lower", destination="/"),
+        "mount over '/'",
+        id="H132-over-root",
+    ),
     pytest.param(bind("/dev/sda"), "bind of '/dev/sda', writable", id="H132-disk"),
     pytest.param(bind("/etc/hosts"), "bind of '/etc/hosts', writable", id="H132-writable"),
     pytest.param(
@@ -119,10 +134,27 @@ def test_everything_is_named_at_once() -> None:
         {"destination": "x", "source": "/persist", "options": ["bind"]},
         {"destination": "/run/x", "type": "tmpfs"},
         {"destination": "x", "type": "debugfs"},
+        {"destination": "x", "type": "overlay", "options": ["lowerdir=/etc"]},
+        {"destination": "x", "type": "overlay", "options": ["ro,lowerdir=/etc"]},
+        {"destination": "x", "type": "overlay", "options": ["upperdir=/persist/x"]},
     ],
 )
 def test_runtime_json_is_no_way_around_H132(mount: dict[str, Any]) -> None:  # noqa: N802 - row id
     assert "host" in refused(MODEST, {"mounts": [mount]}, settings=DEFAULT).message
+
+
+@pytest.mark.parametrize("option", ["dev", "suid", "redirect_dir=on", "lowerdir+=/etc"])
+def test_runtime_json_lifts_no_guard_of_a_mount_H119(option: str) -> None:  # noqa: N802 - row id
+    layers = "lowerdir=/containers/services/zeta/lower"
+    mount = {"destination": "x", "type": "overlay", "options": [layers, option]}
+    message = refused(MODEST, {"mounts": [mount]}, settings=DEFAULT).message
+    assert message.endswith(f"option '{option}' for the mount at '{ROOTFS}/x'")
+
+
+def test_runtime_json_makes_no_directory_on_the_host() -> None:
+    message = refused(MODEST, {"mkdir": ["/persist/x"]}, settings=DEFAULT).message
+    assert message.endswith("directory on the host at '/persist/x'")
+    good(MODEST, {"mkdir": ["x"]}, settings=DEFAULT)
 
 
 def test_what_linuxkit_gives_everybody_is_admitted() -> None:
@@ -136,7 +168,9 @@ def test_what_linuxkit_gives_everybody_is_admitted() -> None:
         ]
     }
     mounts = json.loads(good(asked, settings=DEFAULT).spec)["mounts"]
+    assert mounts[1] == asked["mounts"][1]  # device nodes are used in it
     assert mounts[2]["options"] == ["ro"]  # root owns the files of sysfs
+    assert mounts[3]["options"] == ["bind", "nosuid", "nodev"]
 
 
 def test_strict_shares_nothing_with_the_host() -> None:
@@ -160,14 +194,23 @@ def test_seccomp_masks_and_no_new_privileges_are_ours_H135_H141() -> None:  # no
     assert "/proc/kcore" in spec["linux"]["maskedPaths"]
     assert "/proc/sys" in spec["linux"]["readonlyPaths"]
     assert spec["process"]["noNewPrivileges"]
+    assert spec["mounts"][0]["destination"] == "/dev"
+    assert spec["linux"]["resources"]["devices"] == [{"allow": False, "access": "rwm"}]
     assert "seccomp" not in json.loads(good(MODEST).spec)["linux"]
 
 
 def test_places_that_must_be_real_directories_are_checked_H143() -> None:  # noqa: N802 - row id
-    asked = MODEST | {"mounts": [{"destination": "/a/b", "type": "tmpfs"}]}
+    volume = {
+        "destination": "/v",
+        "source": "/containers/volumes/v/merged",
+        "options": ["bind", "ro"],
+    }
+    asked = MODEST | process(cwd="/v/x") | {"mounts": [{"destination": "/a/b"}, volume]}
+    asked["mounts"][0]["type"] = "tmpfs"
     (step,) = (s for s in good(asked, settings=DEFAULT).mounts if s.kind is MountKind.CHECK)
     assert step.options[0] == f"{ROOTFS}/dev/"
-    assert step.options[-1] == f"{ROOTFS}/a/b"
+    lower = f"{IMAGE}/containers/volumes/v/lower"
+    assert step.options[-4:] == (f"{ROOTFS}/a/b", f"{ROOTFS}/v", lower, f"{lower}/x")
 
 
 def test_a_machine_without_capabilities_changes_nothing() -> None:

@@ -38,11 +38,11 @@ class TestCarelessBundles:
             assert part in problem.message
 
     def test_a_message_is_bounded_and_shows_no_control_characters(self) -> None:
-        env = [f"\x1b[31m{i}" for i in range(1000)]
+        env = [f"\x1b[31m{i}" for i in range(500)]
         message = refused(process(env=env)).message
         assert len(message) < 4000
         assert "\x1b" not in message
-        assert "and 980 more" in message
+        assert "and 480 more" in message
 
     def test_values_of_the_environment_are_not_shown(self) -> None:
         assert "secret" not in refused(process(env=["=secret"])).message

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from extsloader.core.oci_mounts import SAFE_OVERLAY
 from extsloader.model.plan import MountKind
 from extsloader.model.reasons import Code, Problem
 from tests.fakes.bundles import (
@@ -28,8 +29,7 @@ class TestRoot:
         assert tmpfs == (UPPER, "tmpfs", ("nosuid", "nodev", "mode=0700", f"size={64 << 20}"))
         assert root[0] == ROOTFS
         assert root[2] == (
-            "nosuid",
-            "nodev",
+            *SAFE_OVERLAY,
             f"lowerdir={IMAGE}/containers/onboot/000-setup/lower",
             f"upperdir={UPPER}/upper",
             f"workdir={UPPER}/work",
@@ -104,6 +104,7 @@ class TestRuntimeJson:
         }
         result = good(CONFIG, {"mounts": [overlay]})
         assert mounts_of(result)[2][2] == (
+            *SAFE_OVERLAY,
             f"lowerdir={IMAGE}/containers/services/b/lower:{IMAGE}{OWN}/rootfs",
             f"upperdir={UPPER}/more/upper",
             "workdir=/persist/zeta/work",
