@@ -60,10 +60,17 @@ def show_image(image: StoredImage) -> list[str]:
     }
     lines = [f"{name:<9} {printable(text)}" for name, text in facts.items()]
     rows = [
-        (s.name, "yes" if s.essential else "no", ", ".join(s.requires) or "-", s.bundle)
+        (
+            s.name,
+            "yes" if s.essential else "no",
+            s.profile or "device's",
+            ", ".join(s.requires) or "-",
+            s.bundle,
+        )
         for s in manifest.services
     ]
-    return [*lines, "", *lay_table(("SERVICE", "ESSENTIAL", "REQUIRES", "BUNDLE"), rows, Style())]
+    columns = ("SERVICE", "ESSENTIAL", "PROFILE", "REQUIRES", "BUNDLE")
+    return [*lines, "", *lay_table(columns, rows, Style())]
 
 
 def show_signers(image: StoredImage, *, verified: bool) -> str:

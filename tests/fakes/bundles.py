@@ -37,6 +37,10 @@ OVERLAY = {
 TRUSTED = Settings(ceiling=Ceiling(profile=Profile.TRUSTED))
 MACHINE = Machine(arch="amd64", capabilities=frozenset({"CAP_NET_ADMIN", "CAP_CHOWN"}))
 
+NEW = [{"type": kind} for kind in ("mount", "pid")]
+MODEST = CONFIG | {"linux": {"namespaces": NEW}}
+DEFAULT = Settings()
+
 
 def plan(
     config: object = CONFIG,
@@ -80,3 +84,13 @@ def mounts_of(result: ContainerPlan) -> list[tuple[str, str, tuple[str, ...]]]:
         for step in result.mounts
         if step.kind in {MountKind.MOUNT, MountKind.BIND}
     ]
+
+
+def bind(source: str, *options: str, destination: str = "/x") -> dict[str, Any]:
+    return {
+        "mounts": [{"destination": destination, "source": source, "options": ["bind", *options]}]
+    }
+
+
+def linux(**more: object) -> dict[str, Any]:
+    return {"linux": {"namespaces": NEW, **more}}

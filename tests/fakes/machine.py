@@ -70,6 +70,7 @@ class Behaviour:
     ready: bool = True  # what a check says
     deaf: bool = False  # ignores every signal but SIGKILL
     unreadable: bool = False
+    config: str = CONFIG
     no_command: bool = False  # what exec asks for is not there
 
 
@@ -304,7 +305,9 @@ class FakeMounts:
         mounted = mountpoint in self._machine.mounted.values()
         if not mounted or self._machine.behave(service.name).unreadable:
             raise MachineError(Code.BUNDLE, f"read the bundle of {service.name}", "a link")
-        return Bundle(service=service.name, config=CONFIG, runtime="")
+        return Bundle(
+            service=service.name, config=self._machine.behave(service.name).config, runtime=""
+        )
 
 
 class FakeCgroups:

@@ -49,7 +49,7 @@ def refusal(config: Path) -> str:
     return refused.value.problem.message
 
 
-def test_config_json_is_a_link_to_the_host_H127(tmp_path: Path, config: Path) -> None:  # noqa: N802 - row id
+def test_h127_config_json_is_a_link_to_the_host(tmp_path: Path, config: Path) -> None:
     (tmp_path / "secret").write_text("{}")
     config.symlink_to(tmp_path / "secret")
     assert config.read_text() == "{}"  # by plain open the host's file is read
@@ -82,14 +82,14 @@ def test_config_json_is_no_small_file(
     assert reason in refusal(config)
 
 
-def test_a_hard_link_within_the_image_is_a_file_H072(config: Path) -> None:  # noqa: N802 - row id
+def test_h072_a_hard_link_within_the_image_is_a_file(config: Path) -> None:
     config.write_text("{}")
     config.with_name("twin").hardlink_to(config)
     assert read_bundle(f"{config.parents[3]}", SERVICE).config == "{}"
 
 
 @pytest.mark.parametrize("kind", ["missing", "link"])
-def test_the_content_of_a_service_is_no_directory_H128(tmp_path: Path, kind: str) -> None:  # noqa: N802 - row id
+def test_h128_the_content_of_a_service_is_no_directory(tmp_path: Path, kind: str) -> None:
     lower = tmp_path / "run/lower"
     lower.parent.mkdir()
     if kind == "link":
@@ -107,12 +107,12 @@ def test_the_content_of_a_service_is_no_directory_H128(tmp_path: Path, kind: str
 
 
 @pytest.mark.parametrize("path", ["/", "../..", "/etc"])
-def test_the_root_is_where_we_mounted_it_H129(path: str) -> None:  # noqa: N802 - row id
+def test_h129_the_root_is_where_we_mounted_it(path: str) -> None:
     assert spec(CONFIG | {"root": {"path": path}})["root"]["path"] == ROOTFS
 
 
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime", "poststop"])
-def test_hooks_are_never_run_H130(kind: str) -> None:  # noqa: N802 - row id
+def test_h130_hooks_are_never_run(kind: str) -> None:
     hooks = {kind: [{"path": "/bin/sh"}]}
     assert "hooks are not allowed" in refused(CONFIG | {"hooks": hooks}, settings=TRUSTED).message
 
@@ -216,7 +216,7 @@ def test_what_never_reaches_the_runtime(asked: dict[str, Any], word: str) -> Non
     assert result.reduced or "cgroupsPath" in str(asked)  # and that is told
 
 
-def test_two_services_of_one_bundle_write_to_their_own_places_H147() -> None:  # noqa: N802 - row id
+def test_h147_two_services_of_one_bundle_write_to_their_own_places() -> None:
     bundle = Bundle(service=ServiceName("a"), config=json.dumps(CONFIG), runtime="")
     places = []
     for name in ("a", "b"):

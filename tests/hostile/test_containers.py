@@ -97,14 +97,21 @@ def check(rootfs: Path, place: str = "dev/") -> None:
 
 
 @pytest.mark.parametrize("target", ["/tmp", "../outside", "tmp"])
-def test_dev_is_a_link_H143(rootfs: Path, target: str) -> None:  # noqa: N802 - row id
+def test_h143_dev_is_a_link(rootfs: Path, target: str) -> None:
     (rootfs / "dev").symlink_to(target)
     with pytest.raises(MachineError) as refused:
         check(rootfs)
     assert refused.value.problem.code is Code.BUNDLE
 
 
-def test_dev_is_a_file_or_missing_or_good_H143(rootfs: Path) -> None:  # noqa: N802 - row id
+def test_h132_a_mount_point_is_behind_a_link(rootfs: Path) -> None:
+    (rootfs / "a").symlink_to("/etc")
+    with pytest.raises(MachineError) as refused:
+        check(rootfs, "a/b")
+    assert refused.value.problem.code is Code.BUNDLE
+
+
+def test_h143_dev_is_a_file_or_missing_or_good(rootfs: Path) -> None:
     check(rootfs)  # the runtime makes it
     (rootfs / "dev").touch()
     with pytest.raises(MachineError):
@@ -113,7 +120,7 @@ def test_dev_is_a_file_or_missing_or_good_H143(rootfs: Path) -> None:  # noqa: N
 
 
 @pytest.mark.root
-def test_without_the_check_runc_follows_dev_H143(rootfs: Path, name: str) -> None:  # noqa: N802
+def test_h143_without_the_check_runc_follows_dev(rootfs: Path, name: str) -> None:
     outside = rootfs.parents[1] / "outside"
     outside.mkdir()
     (rootfs / "dev").symlink_to(outside)
@@ -122,7 +129,7 @@ def test_without_the_check_runc_follows_dev_H143(rootfs: Path, name: str) -> Non
 
 
 @pytest.mark.root
-def test_masks_are_what_a_link_at_dev_null_leads_to_H135(rootfs: Path, name: str) -> None:  # noqa: N802
+def test_h135_masks_are_what_a_link_at_dev_null_leads_to(rootfs: Path, name: str) -> None:
     """The shape of CVE-2025-31133."""
     (rootfs / "dev").mkdir()
     (rootfs / "dev/null").symlink_to("/bait")
@@ -137,7 +144,7 @@ def test_masks_are_what_a_link_at_dev_null_leads_to_H135(rootfs: Path, name: str
 
 
 @pytest.mark.root
-def test_seccomp_refuses_what_would_be_done_H141(rootfs: Path, name: str) -> None:  # noqa: N802
+def test_h141_seccomp_refuses_what_would_be_done(rootfs: Path, name: str) -> None:
     assert run(rootfs, name, CALLS, {}, "CAP_SYS_ADMIN") == ""
 
     said = run(rootfs, name, CALLS, {"seccomp": SECCOMP}, "CAP_SYS_ADMIN")
@@ -146,7 +153,7 @@ def test_seccomp_refuses_what_would_be_done_H141(rootfs: Path, name: str) -> Non
 
 
 @pytest.mark.root
-def test_seccomp_refuses_every_call_of_the_list_H141(rootfs: Path, name: str) -> None:  # noqa: N802
+def test_h141_seccomp_refuses_every_call_of_the_list(rootfs: Path, name: str) -> None:
     library = pytest.importorskip("ctypes").CDLL("libseccomp.so.2")
     numbers = {call: library.seccomp_syscall_resolve_name(call.encode()) for call in DENIED}
     # Those that this libseccomp has never heard of cannot be refused by it, either.
@@ -169,7 +176,7 @@ def test_seccomp_refuses_every_call_of_the_list_H141(rootfs: Path, name: str) ->
 
 
 @pytest.mark.root
-def test_the_runtime_is_not_what_the_entrypoint_reaches_H146(rootfs: Path, name: str) -> None:  # noqa: N802
+def test_h146_the_runtime_is_not_what_the_entrypoint_reaches(rootfs: Path, name: str) -> None:
     """The shape of CVE-2019-5736."""
     runc = Path(shutil.which("runc") or "")
     before = runc.read_bytes()
@@ -213,7 +220,7 @@ def join_layers(layers: Path, *options: str) -> Path:
 
 
 @pytest.mark.root
-def test_an_overlay_keeps_device_nodes_inert_H120(layers: Path) -> None:  # noqa: N802 - row id
+def test_h120_an_overlay_keeps_device_nodes_inert(layers: Path) -> None:
     os.mknod(layers / "a/zero", 0o20666, os.makedev(1, 5))
     with pytest.raises(PermissionError):
         (layers / "a/zero").open()
@@ -224,7 +231,7 @@ def test_an_overlay_keeps_device_nodes_inert_H120(layers: Path) -> None:  # noqa
 
 
 @pytest.mark.root
-def test_an_overlay_believes_no_attribute_H119(layers: Path) -> None:  # noqa: N802 - row id
+def test_h119_an_overlay_believes_no_attribute(layers: Path) -> None:
     (layers / "a/public").mkdir()
     (layers / "b/hidden").mkdir()
     (layers / "b/hidden/secret").touch()
@@ -244,7 +251,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 @pytest.mark.root
-async def test_a_service_under_the_default_profile_is_confined_H141(bench: Bench) -> None:  # noqa: N802
+async def test_h141_a_service_under_the_default_profile_is_confined(bench: Bench) -> None:
     script = "grep -E '^(NoNewPrivs|Seccomp|CapBnd):' /proc/self/status; (echo > /sys/x) || exit 3"
     await bench.run("web", script, mounts=[PROC, {"destination": "/sys", "type": "sysfs"}])
     assert (await bench.next_end())[2] == Cause(CauseKind.CODE, 3)
@@ -255,7 +262,7 @@ async def test_a_service_under_the_default_profile_is_confined_H141(bench: Bench
 
 
 @pytest.mark.root
-async def test_links_that_a_service_left_are_found_at_its_next_start_H143(bench: Bench) -> None:  # noqa: N802
+async def test_h143_links_that_a_service_left_are_found_at_its_next_start(bench: Bench) -> None:
     service = bench.add_bundle("web", "ln -s /tmp /sneaky", mounts=[PROC])
     plan = bench.plan(service)
     (Path(plan.bundle_dir) / "rootfs/dev").rmdir()
@@ -267,7 +274,7 @@ async def test_links_that_a_service_left_are_found_at_its_next_start_H143(bench:
 
 @pytest.mark.root
 @pytest.mark.parametrize("kind", ["directory", "not-executable"])
-async def test_a_program_that_is_none_is_refused_H145(bench: Bench, kind: str) -> None:  # noqa: N802
+async def test_h145_a_program_that_is_none_is_refused(bench: Bench, kind: str) -> None:
     plan, program = plan_bad_program(bench)
     program.mkdir() if kind == "directory" else program.touch(0o644)
     with pytest.raises(MachineError, match=r"permission denied|is a directory") as failed:

@@ -1,15 +1,17 @@
 """A good image becomes running services, in order."""
 
 import asyncio
+import json
 
 import pytest
 
 from extsloader.model.events import Cause, CauseKind
+from extsloader.model.ids import ServiceName
 from extsloader.model.manifest import ProbeKind, Readiness, Restart, RestartPolicy, Service
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.source import FsType, Superblock
 from tests.fakes import builders
-from tests.fakes.machine import FakeMachine, Medium
+from tests.fakes.machine import CONFIG, FakeMachine, Medium
 from tests.fakes.playbook import running
 
 OOM = Cause(CauseKind.OOM, 9)
@@ -228,6 +230,23 @@ async def test_an_unreadable_bundle_parks_one_service() -> None:
         await agent.until_service("good", "ready")
         assert agent.states() == {"bad": "parked", "good": "ready"}
         assert agent.service("bad").code is Code.BUNDLE
+
+
+async def test_a_service_beyond_the_ceiling_fails_and_only_what_needs_it_waits() -> None:
+    machine = FakeMachine()
+    greedy = json.loads(CONFIG) | {"mounts": [{"destination": "/x", "type": "ext4"}]}
+    machine.behave("greedy").config = json.dumps(greedy)
+    services = (
+        builders.service("greedy"),
+        builders.service("user", requires=(ServiceName("greedy"),)),
+        builders.service("good"),
+    )
+    async with running(machine, builders.world()) as agent:
+        machine.plug(stick(*services))
+        await agent.until_service("good", "ready")
+        assert agent.states() == {"greedy": "parked", "user": "blocked", "good": "ready"}
+        assert agent.service("greedy").code is Code.BUNDLE
+        assert "beyond profile default: 'ext4' mount at '/x'" in agent.service("greedy").reason
 
 
 async def test_readiness_by_notify_may_overtake_the_runtime() -> None:

@@ -1,154 +1,27 @@
 """What a service may ask for under each profile."""
 
 import json
-from typing import Any
 
-import pytest
-
-from extsloader.core.ceiling import DENIED
-from extsloader.model.machine import Machine
 from extsloader.model.manifest import Profile
-from extsloader.model.plan import MountKind
-from extsloader.model.reasons import Code
 from extsloader.model.settings import Ceiling, Settings
-from tests.fakes.bundles import CONFIG, IMAGE, MACHINE, ROOTFS, TRUSTED, good, plan, refused
-
-pytestmark = pytest.mark.hostile
-
-NEW = [{"type": kind} for kind in ("mount", "pid")]
-MODEST = CONFIG | {"linux": {"namespaces": NEW}}
-DEFAULT = Settings()
-STRICT = Settings(ceiling=Ceiling(profile=Profile.STRICT))
-ALL = Machine(
-    arch="amd64", capabilities=frozenset({"CAP_SYS_ADMIN", "CAP_CHOWN"}), min_oom_score_adj=-1000
+from tests.fakes.bundles import (
+    DEFAULT,
+    MACHINE,
+    MODEST,
+    bind,
+    good,
+    linux,
+    plan,
+    refused,
 )
 
-
-def bind(source: str, *options: str, destination: str = "/x") -> dict[str, Any]:
-    return {
-        "mounts": [{"destination": destination, "source": source, "options": ["bind", *options]}]
-    }
-
-
-def linux(**more: object) -> dict[str, Any]:
-    return {"linux": {"namespaces": NEW, **more}}
-
-
-def process(**more: object) -> dict[str, Any]:
-    return {"process": CONFIG["process"] | more}
-
-
-EXCESSES = [
-    pytest.param({"linux": {"namespaces": NEW[:1]}}, "pid namespace of the host", id="H131-host"),
-    pytest.param(
-        {"linux": {"namespaces": [*NEW, {"type": "network", "path": "/proc/1/ns/net"}]}},
-        "network namespace at '/proc/1/ns/net'",
-        id="H131-path",
-    ),
-    pytest.param(bind("/"), "bind of '/', writable", id="H132-root"),
-    pytest.param(bind("/run/extsloader", "ro"), "bind of '/run/extsloader'", id="H132-agent"),
-    pytest.param(
-        bind("/run/docker.sock"), "bind of '/run/docker.sock', writable", id="H132-docker"
-    ),
-    pytest.param(
-        bind("/containers/services/zeta/lower", destination="/dev"),
-        "mount over '/dev'",
-        id="H135-dev",
-    ),
-    pytest.param(
-        bind("/containers/services/zeta/lower", destination="/"),
-        "mount over '/'",
-        id="H132-over-root",
-    ),
-    pytest.param(bind("/dev/sda"), "bind of '/dev/sda', writable", id="H132-disk"),
-    pytest.param(bind("/etc/hosts"), "bind of '/etc/hosts', writable", id="H132-writable"),
-    pytest.param(
-        bind("/etc/hosts", "ro", "rshared"), "rshared mount at '/x'", id="H132-propagation"
-    ),
-    pytest.param(
-        bind("/etc/hosts", "ro", destination="/proc/self/x"),
-        "mount over '/proc/self/x'",
-        id="H132-over-proc",
-    ),
-    pytest.param(
-        {"mounts": [{"destination": "/x", "type": "proc"}]}, "'proc' mount at '/x'", id="H132-proc"
-    ),
-    pytest.param(
-        {"mounts": [{"destination": "/x", "type": "ext4", "source": "/dev/sda"}]},
-        "'ext4' mount at '/x'",
-        id="H132-disk-file-system",
-    ),
-    pytest.param(linux(devices=[{"path": "/dev/mem"}]), "device '/dev/mem'", id="H133-device"),
-    pytest.param(
-        linux(resources={"devices": [{"allow": True, "access": "rwm"}]}),
-        "access to devices",
-        id="H133-all",
-    ),
-    pytest.param(
-        process(capabilities={"ambient": ["CAP_SYS_ADMIN"]}),
-        "capability CAP_SYS_ADMIN",
-        id="H134-ambient",
-    ),
-    pytest.param(
-        process(rlimits=[{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 2**63}]),
-        f"RLIMIT_NOFILE {2**63}, at most 1048576",
-        id="H142-rlimit",
-    ),
-    pytest.param(process(oomScoreAdj=-1000), "oom score -1000, at least 0", id="H142-oom"),
-    pytest.param(
-        linux(sysctl={"kernel.core_pattern": "|/x"}),
-        "sysctl 'kernel.core_pattern'",
-        id="H142-sysctl",
-    ),
-    pytest.param(
-        linux(rootfsPropagation="shared"), "root propagation 'shared'", id="H142-propagation"
-    ),
-]
-
-
-@pytest.mark.parametrize(("asked", "sentence"), EXCESSES)
-def test_what_goes_beyond_is_named(asked: dict[str, Any], sentence: str) -> None:
-    problem = refused(MODEST | asked, machine=ALL, settings=DEFAULT)
-    assert problem.code is Code.BUNDLE
-    assert problem.message == (
-        f"cannot grant what zeta asks for: beyond profile default: {sentence}"
-    )
-
-
-@pytest.mark.parametrize(("asked", "sentence"), EXCESSES)
-def test_without_the_ceiling_it_would_be_granted(asked: dict[str, Any], sentence: str) -> None:
-    assert sentence
-    good(MODEST | asked, machine=ALL, settings=TRUSTED)
+STRICT = Settings(ceiling=Ceiling(profile=Profile.STRICT))
 
 
 def test_everything_is_named_at_once() -> None:
     asked = MODEST | bind("/") | linux(sysctl={"a": "b"}, rootfsPropagation="shared")
     message = refused(asked, settings=DEFAULT).message
     assert message.endswith("bind of '/', writable; sysctl 'a'; root propagation 'shared'")
-
-
-@pytest.mark.parametrize(
-    "mount",
-    [
-        {"destination": "/containers/services/zeta/rootfs", "source": "/", "options": ["bind"]},
-        {"destination": "x", "source": "/persist", "options": ["bind"]},
-        {"destination": "/run/x", "type": "tmpfs"},
-        {"destination": "x", "type": "debugfs"},
-        {"destination": "x", "type": "overlay", "options": ["lowerdir=/etc"]},
-        {"destination": "x", "type": "overlay", "options": ["ro,lowerdir=/etc"]},
-        {"destination": "x", "type": "overlay", "options": ["upperdir=/persist/x"]},
-    ],
-)
-def test_runtime_json_is_no_way_around_H132(mount: dict[str, Any]) -> None:  # noqa: N802 - row id
-    assert "host" in refused(MODEST, {"mounts": [mount]}, settings=DEFAULT).message
-
-
-@pytest.mark.parametrize("option", ["dev", "suid", "redirect_dir=on", "lowerdir+=/etc"])
-def test_runtime_json_lifts_no_guard_of_a_mount_H119(option: str) -> None:  # noqa: N802 - row id
-    layers = "lowerdir=/containers/services/zeta/lower"
-    mount = {"destination": "x", "type": "overlay", "options": [layers, option]}
-    message = refused(MODEST, {"mounts": [mount]}, settings=DEFAULT).message
-    assert message.endswith(f"option '{option}' for the mount at '{ROOTFS}/x'")
 
 
 def test_runtime_json_makes_no_directory_on_the_host() -> None:
@@ -184,33 +57,6 @@ def test_a_manifest_may_lower_the_profile_and_never_raise_it() -> None:
     assert "beyond profile default" in refused(asked, profile=Profile.DEFAULT).message
     problem = plan(asked, settings=DEFAULT, profile=Profile.TRUSTED)
     assert "beyond profile default" in str(problem)
-
-
-def test_seccomp_masks_and_no_new_privileges_are_ours_H135_H141() -> None:  # noqa: N802 - row ids
-    theirs = {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}}
-    spec = json.loads(good(MODEST | linux(**theirs), settings=DEFAULT).spec)
-    assert "listenerPath" not in spec["linux"]["seccomp"]
-    assert set(DENIED) >= {"keyctl", "mount", "unshare", "bpf"}
-    assert "/proc/kcore" in spec["linux"]["maskedPaths"]
-    assert "/proc/sys" in spec["linux"]["readonlyPaths"]
-    assert spec["process"]["noNewPrivileges"]
-    assert spec["mounts"][0]["destination"] == "/dev"
-    assert spec["linux"]["resources"]["devices"] == [{"allow": False, "access": "rwm"}]
-    assert "seccomp" not in json.loads(good(MODEST).spec)["linux"]
-
-
-def test_places_that_must_be_real_directories_are_checked_H143() -> None:  # noqa: N802 - row id
-    volume = {
-        "destination": "/v",
-        "source": "/containers/volumes/v/merged",
-        "options": ["bind", "ro"],
-    }
-    asked = MODEST | process(cwd="/v/x") | {"mounts": [{"destination": "/a/b"}, volume]}
-    asked["mounts"][0]["type"] = "tmpfs"
-    (step,) = (s for s in good(asked, settings=DEFAULT).mounts if s.kind is MountKind.CHECK)
-    assert step.options[0] == f"{ROOTFS}/dev/"
-    lower = f"{IMAGE}/containers/volumes/v/lower"
-    assert step.options[-4:] == (f"{ROOTFS}/a/b", f"{ROOTFS}/v", lower, f"{lower}/x")
 
 
 def test_a_machine_without_capabilities_changes_nothing() -> None:

@@ -17,7 +17,7 @@ def test_a_good_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"verified: {image}"
     assert f"digest    {wanted.image.digest}" in lines
-    assert "b        no         a         containers/services/b" in lines
+    assert "b        no         device's  a         containers/services/b" in lines
 
 
 def test_only_what_was_verified_is_told_as_a_fact(

@@ -1,4 +1,4 @@
-"""The profiles against real definitions: this repository's services, and those that EVE published."""
+"""The profiles against real definitions: those of this repository, and those of EVE."""
 
 import gzip
 import json
