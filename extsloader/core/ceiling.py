@@ -36,7 +36,8 @@ DEV: dict[str, object] = {
     "options": ("nosuid", "mode=755", "size=65536k"),
 }
 """The runtime makes its device nodes there, and masks paths with `/dev/null`: were that a link in
-the image, it would mount what the link leads to (CVE-2025-31133)."""
+the image, it would mount what the link leads to (CVE-2025-31133). Hence never the service's own
+mount, whose `tmpcopyup` would copy the link."""
 MOST_RLIMITS = {"RLIMIT_NOFILE": 1 << 20, "RLIMIT_RTPRIO": 0, "RLIMIT_NICE": 20}  # getrlimit(2)
 
 _PROC_MASKED = "kcore keys latency_stats sched_debug timer_list"
@@ -142,7 +143,7 @@ def harden(spec: dict[str, Any], profile: Profile) -> dict[str, Any]:
     linux = {key: value for key, value in spec["linux"].items() if key != "mountLabel"}
     return spec | {
         "process": process | {"noNewPrivileges": True},
-        "mounts": [*_add_dev(spec["mounts"]), *map(_confine, spec["mounts"])],
+        "mounts": [DEV, *(_confine(m) for m in spec["mounts"] if m.get("destination") != "/dev")],
         "linux": linux
         | {
             "seccomp": SECCOMP,
@@ -157,10 +158,6 @@ def _join(theirs: list[str], ours: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*theirs, *ours)))
 
 
-def _add_dev(mounts: list[dict[str, Any]]) -> tuple[dict[str, object], ...]:
-    return () if any(mount.get("destination") == "/dev" for mount in mounts) else (DEV,)
-
-
 def _confine(mount: dict[str, Any]) -> dict[str, Any]:
     """Root needs no capability to write to sysfs, whose files it owns, or to open a device node.
 
@@ -169,7 +166,7 @@ def _confine(mount: dict[str, Any]) -> dict[str, Any]:
     options, kind = mount.get("options", ()), mount.get("type")
     if kind in PLACES and kind != "proc":
         return mount | {"options": (*_without(options, "rw", "ro"), "ro")}
-    if kind == "devpts" or mount.get("destination") == "/dev":
+    if kind == "devpts":
         return mount
     return mount | {"options": (*_without(options, "dev", "suid", *SAFE), *SAFE)}
 

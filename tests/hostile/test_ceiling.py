@@ -167,3 +167,10 @@ def test_h143_places_that_must_be_real_directories_are_checked() -> None:
     assert step.options[0] == f"{ROOTFS}/dev/"
     lower = f"{IMAGE}/containers/volumes/v/lower"
     assert step.options[-4:] == (f"{ROOTFS}/a/b", f"{ROOTFS}/v", lower, f"{lower}/x")
+
+
+def test_h135_the_image_has_no_say_in_what_is_in_dev() -> None:
+    theirs = {"destination": "/dev", "type": "tmpfs", "options": ["tmpcopyup"]}
+    mounts = json.loads(good(MODEST | {"mounts": [theirs]}, settings=DEFAULT).spec)["mounts"]
+    assert [mount["destination"] for mount in mounts] == ["/dev"]
+    assert "tmpcopyup" not in mounts[0]["options"]
