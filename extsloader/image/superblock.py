@@ -17,11 +17,12 @@ Read = Callable[[int, int], bytes]
 
 SQUASHFS_MAGIC = b"hsqs"
 SQUASHFS_SIZE = 96
-SQUASHFS_COMPRESSORS = {1: "gzip", 2: "lzma", 3: "lzo", 4: "xz", 5: "lz4", 6: "zstd"}
+SQUASHFS_COMPRESSORS = {1: "gzip", 4: "xz", 5: "lz4", 6: "zstd"}  # lzma never was the kernel's
 SQUASHFS_BLOCK_SIZES = {12 + power: 4096 << power for power in range(9)}  # block_log: bytes
 
 _HEAD = 4096 + 512  # up to the GPT header of a disk with 4096-byte sectors
-_SQUASHFS = struct.Struct("<4s 8x I 4x HH 4x HH 8x Q")
+_SQUASHFS = struct.Struct("<4s I 4x II HH 2x H HH 8x Q 6Q")
+_SQUASHFS_ABSENT = (1 << 64) - 1  # of the tables that an image may lack
 
 _EXT_AT = 1024
 _EXT = struct.Struct("<II 16x I 4x I 20x H 62x 16s")
@@ -117,14 +118,40 @@ def read_partition(read: Read, number: int) -> Partition | None:
 def _parse_squashfs(head: bytes) -> Squashfs | None:
     if len(head) < SQUASHFS_SIZE:
         return None
-    magic, block_size, compressor, log, *version, used = _SQUASHFS.unpack_from(head)
-    if magic != SQUASHFS_MAGIC or version != [4, 0]:
+    magic, inodes, block_size, fragments, compressor, log, ids, *rest = _SQUASHFS.unpack_from(head)
+    major, minor, used, *starts = rest
+    if magic != SQUASHFS_MAGIC or (major, minor) != (4, 0) or used >= 1 << 63:
         return None
     if compressor not in SQUASHFS_COMPRESSORS or block_size != SQUASHFS_BLOCK_SIZES.get(log):
         return None
-    if not SQUASHFS_SIZE < used < 1 << 63:
+    if not (inodes and ids and _are_in_order(starts, inodes, fragments, ids, used)):
         return None
     return Squashfs(used=used, block_size=block_size, compressor=SQUASHFS_COMPRESSORS[compressor])
+
+
+def _are_in_order(starts: list[int], inodes: int, fragments: int, ids: int, used: int) -> bool:
+    """The kernel takes each table to end where the next one starts (fs/squashfs/super.c)."""
+    id_table, xattrs, inode_table, directories, fragment_table, exports = starts
+    end = SQUASHFS_SIZE
+    for there, start, size in (
+        (True, inode_table, 1),
+        (True, directories, 0),
+        (fragments, fragment_table, _size_index(fragments, 16)),
+        (exports != _SQUASHFS_ABSENT, exports, _size_index(inodes, 8)),
+        (True, id_table, _size_index(ids, 4)),
+        (xattrs != _SQUASHFS_ABSENT, xattrs, 16),
+    ):
+        if not there:
+            continue
+        if start < end:
+            return False
+        end = start + size
+    return end <= used
+
+
+def _size_index(entries: int, size: int) -> int:
+    """Bytes of the index of a table: 8 for each metadata block of 8 KiB."""
+    return -(-entries * size // 8192) * 8
 
 
 # None from here on: no claim to be of this type; _UNKNOWN: the claim is there, and it is broken.

@@ -69,6 +69,7 @@ def squashfs(size: int = 300_000) -> bytes:
         root, out = Path(folder, "root"), Path(folder, "out.img")
         root.mkdir()
         (root / "content").write_bytes(os.urandom(size))
+        (root / "small").write_text("a fragment")
         argv = ["mksquashfs", str(root), str(out), "-quiet", "-no-progress", "-comp", "gzip"]
         subprocess.run(argv, check=True, capture_output=True)
         return out.read_bytes()

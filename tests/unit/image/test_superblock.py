@@ -3,6 +3,7 @@
 import os
 import struct
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from zlib import crc32
 
@@ -19,7 +20,7 @@ ENTRIES = 128 * 128
 SQUASHFS = struct.pack(
     "<4s4I6H8Q",
     *(b"hsqs", 1, 0, 1 << 17, 0, 1, 17, 0, 1, 4, 0),
-    *(0, 4000, 0, 0, 0, 0, 0, 0),
+    *(0, 4000, 3000, (1 << 64) - 1, 96, 1000, 2000, (1 << 64) - 1),
 )
 
 
@@ -63,15 +64,31 @@ def gpt(
     return place(place(b"", sector, header(crc32(header(0)))), 2 * sector, entries)
 
 
-@pytest.mark.parametrize("compressor", ["gzip", "lzo", "xz", "lz4", "zstd"])
+@pytest.mark.parametrize(
+    ("compressor", "options", "files"),
+    [
+        *((name, "", 1) for name in ("gzip", "xz", "lz4", "zstd")),
+        ("gzip", "", 0),
+        ("gzip", "", 600),
+        ("gzip", "-no-exports", 1),
+        ("gzip", "-no-fragments", 600),
+        ("gzip", "-no-xattrs", 600),
+        ("gzip", "-no-exports -no-fragments -no-xattrs", 0),
+        ("gzip", "-always-use-fragments", 600),
+        ("gzip", "-noI -noD -noF -noX", 600),
+    ],
+)
 def test_a_squashfs_of_the_real_tool_says_its_size_and_compressor(
-    tmp_path: Path, compressor: str
+    tmp_path: Path, compressor: str, options: str, files: int
 ) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
-    (tree / "hello").write_text("hello")
-    image = tmp_path / "image"
-    make("mksquashfs", tree, image, "-comp", compressor, "-b", "64K", "-quiet", "-no-progress")
+    for number in range(files):
+        (tree / f"{number}").write_text("hello")
+        with suppress(OSError):  # not every temporary directory has them
+            os.setxattr(tree / f"{number}", "user.extst", bytes([number % 256]))
+    image, quiet = tmp_path / "image", ("-b", "64K", "-quiet", "-no-progress")
+    make("mksquashfs", tree, image, "-comp", compressor, *quiet, *options.split())
     found = read_squashfs(of(image))
     assert found is not None
     assert (found.compressor, found.block_size) == (compressor, 65536)

@@ -30,7 +30,7 @@ def source(tmp_path: Path) -> Source:
         struct.pack(
             "<4s4I6H8Q",
             *(b"hsqs", 1, 0, 1 << 17, 0, 1, 17, 0, 1, 4, 0),
-            *(0, IMAGE.used, 0, 0, 0, 0, 0, 0),
+            *(0, IMAGE.used, IMAGE.used - 9, (1 << 64) - 1, 96, 97, 98, (1 << 64) - 1),
         )
     )
     status = path.stat()
