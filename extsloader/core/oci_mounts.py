@@ -24,7 +24,8 @@ VIRTUAL_TYPES = frozenset(
 """File systems that the kernel makes up: no bytes of a disk are parsed for them."""
 
 SAFE = ("nosuid", "nodev")
-SAFE_OVERLAY = (*SAFE, "redirect_dir=nofollow", "metacopy=off")
+UNDIRECTED = ("redirect_dir=nofollow", "metacopy=off")
+SAFE_OVERLAY = (*SAFE, *UNDIRECTED)
 """An overlay takes no flags from its lower directories, and must not believe their attributes:
 trusted.overlay.redirect may lead to any other directory of a layer (overlayfs.rst, "Renaming")."""
 
@@ -251,7 +252,7 @@ def _rebase_overlay(
     mount: Node, options: tuple[str, ...], place: Place
 ) -> tuple[tuple[str, ...], list[MountStep]]:
     """Options with our paths, and the directories that LinuxKit would make for them."""
-    rebased = list(SAFE_OVERLAY)
+    rebased = list(SAFE)
     steps: list[MountStep] = []
     for option in options:
         key, _, value = option.partition("=")
@@ -264,7 +265,7 @@ def _rebase_overlay(
             rebased.append(f"{key}={target}")
         else:
             rebased.append(option)
-    return tuple(rebased), steps
+    return (*rebased, *UNDIRECTED), steps  # the last word counts
 
 
 def _overlay_path(mount: Node, path: str) -> str:

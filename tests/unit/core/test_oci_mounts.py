@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from extsloader.core.oci_mounts import SAFE_OVERLAY
+from extsloader.core.oci_mounts import SAFE, SAFE_OVERLAY
 from extsloader.model.plan import MountKind
 from extsloader.model.reasons import Code, Problem
 from tests.fakes.bundles import (
@@ -100,14 +100,18 @@ class TestRuntimeJson:
                 f"lowerdir=/containers/services/b/lower:{OWN}/rootfs",
                 f"upperdir={OWN}/tmp/more/upper",
                 "workdir=/persist/zeta/work",
+                "redirect_dir=on",
             ],
         }
         result = good(CONFIG, {"mounts": [overlay]})
         assert mounts_of(result)[2][2] == (
-            *SAFE_OVERLAY,
+            *SAFE,
             f"lowerdir={IMAGE}/containers/services/b/lower:{IMAGE}{OWN}/rootfs",
             f"upperdir={UPPER}/more/upper",
             "workdir=/persist/zeta/work",
+            "redirect_dir=on",
+            "redirect_dir=nofollow",  # the kernel takes the last one
+            "metacopy=off",
         )
 
     @pytest.mark.parametrize(
