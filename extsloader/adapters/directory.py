@@ -1,7 +1,8 @@
 """Images as files: in watched places, where they come and go, and in our own store.
 
 A watched path is a file or a directory (each `*.img` in it), and it need not exist yet: the
-nearest directory above it is watched until it appears. Mounts are no inotify events, so a file
+nearest directory above it is watched until it appears. One that cannot be read is told, and the
+others are watched. Mounts are no inotify events, so a file
 system that is mounted over such a place later is noticed by the mount table. The store is only
 listed: what comes into it later comes from us.
 """
@@ -20,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from extsloader.model.errors import MachineError
-from extsloader.model.events import EventsLost, SourceGone, SourceSeen
+from extsloader.model.events import EffectFailed, EventsLost, SourceGone, SourceSeen
 from extsloader.model.ids import SourceId
 from extsloader.model.reasons import Code
 from extsloader.model.source import Source, SourceKind, file_generation
@@ -43,6 +44,9 @@ _STORED = re.compile(r"[0-9a-f]{64}\.img")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
+Watched = dict[int, tuple[str, ...]]
+"""Directories by watch descriptor. The kernel has one for all paths that lead to one directory."""
+
 
 class FileSources:
     """Regular files that are not empty. No link is followed: it could show us another's file."""
@@ -54,7 +58,8 @@ class FileSources:
         self._store = store
         self._open = ExitStack()
         self._inotify: int | None = None
-        self._directories: dict[int, str] = {}  # by watch descriptor
+        self._emit: Emit = lambda _event: None
+        self._directories: Watched = {}
 
     def start(self, emit: Emit) -> None:
         """Begin to report on the running loop, before the first listing. Raises MachineError."""
@@ -69,22 +74,23 @@ class FileSources:
             mounts.register(table, select.EPOLLPRI)
         except OSError as error:
             raise _cannot("watch directories", error) from error
+        self._emit = emit
         loop = asyncio.get_running_loop()
         for descriptor, callback in (
-            (self._inotify, partial(self._on_change, self._inotify, emit)),
-            (mounts.fileno(), partial(self._on_mount, mounts, emit)),
+            (self._inotify, partial(self._on_change, self._inotify)),
+            (mounts.fileno(), partial(self._on_mount, mounts)),
         ):
             loop.add_reader(descriptor, callback)
             self._open.callback(loop.remove_reader, descriptor)
         self._watch()
 
     def list_sources(self) -> tuple[Source, ...]:
-        """All files that are there now. Raises MachineError."""
+        """All files that are there now. Raises MachineError where the store cannot be listed."""
         self._watch()
         stored = (
             f"{self._store}/{name}" for name in _names(self._store) if _STORED.fullmatch(name)
         )
-        watched = (path for place in self._watched for path in _files(place))
+        watched = [path for place in self._watched for path in self._files(place)]
         found = [read_source(path, SourceKind.STORED) for path in stored]
         found += [read_source(path, SourceKind.FILE) for path in dict.fromkeys(watched)]
         return tuple(source for source in found if source is not None)
@@ -92,38 +98,43 @@ class FileSources:
     def close(self) -> None:
         """Stop reporting and free the descriptors."""
         self._inotify = None
+        self._emit = lambda _event: None
         self._directories = {}
         self._open.close()
 
-    def _on_change(self, inotify: int, emit: Emit) -> None:
+    def _on_change(self, inotify: int) -> None:
         changed: dict[str, None] = {}
         unsure = False
         for watch, mask, name in _read_events(inotify):
-            directory = self._directories.get(watch)
-            path = f"{(directory or '').rstrip('/')}/{name}"
-            if mask & IN_Q_OVERFLOW:
-                unsure = True
-            elif directory is None:  # of a watch that was given up meanwhile
-                continue
-            elif mask & (_ITSELF | IN_ISDIR):
-                unsure |= bool(mask & _ITSELF) or self._leads_on(path)
-            elif not mask & IN_CREATE and self._is_wanted(path):
-                changed[path] = None
+            unsure |= bool(mask & IN_Q_OVERFLOW)
+            # There is none for a watch that was given up meanwhile.
+            for directory in self._directories.get(watch, ()):
+                path = f"{directory.rstrip('/')}/{name}"
+                if mask & (_ITSELF | IN_ISDIR):
+                    unsure |= bool(mask & _ITSELF) or self._leads_on(path)
+                elif not mask & IN_CREATE and self._is_wanted(path):
+                    changed[path] = None
         for path in changed:
             source = read_source(path, SourceKind.FILE)
-            emit(SourceSeen(source) if source else SourceGone(path))
+            self._emit(SourceSeen(source) if source else SourceGone(path))
         if unsure:
-            emit(EventsLost(self.provider))  # its listing finds and watches what is there now
+            self._emit(EventsLost(self.provider))  # its listing finds and watches what is there now
 
-    def _on_mount(self, mounts: select.epoll, emit: Emit) -> None:
+    def _on_mount(self, mounts: select.epoll) -> None:
         mounts.poll(0)  # so that the descriptor is quiet again
         before = self._directories
-        try:
-            self._watch()
-        except MachineError:
-            before = {}  # the listing will meet it too, and say so
+        self._watch()
         if self._directories != before:
-            emit(EventsLost(self.provider))
+            self._emit(EventsLost(self.provider))
+
+    def _files(self, place: str) -> tuple[str, ...]:
+        if not os.path.isdir(place):  # noqa: PTH112 - Path.is_dir raises where it may not look
+            return (place,)
+        try:
+            return tuple(f"{place}/{name}" for name in _names(place) if name.endswith(_SUFFIX))
+        except MachineError as error:
+            self._emit(EffectFailed(error.problem))
+            return ()
 
     def _is_wanted(self, path: str) -> bool:
         directory, _, name = path.rpartition("/")
@@ -141,13 +152,20 @@ class FileSources:
         """
         if self._inotify is None:
             return
-        before: dict[int, str] | None = None
+        before: Watched | None = None
         now = self._directories
+        errors: dict[str, OSError] = {}
         while now != before:
-            before, now = now, dict(_watch_nearest(self._inotify, path) for path in self._watched)
+            before, now, errors = now, {}, {}
+            for path in self._watched:
+                if nearest := _watch_nearest(self._inotify, path, errors):
+                    watch, directory = nearest
+                    now[watch] = tuple(dict.fromkeys((*now.get(watch, ()), directory)))
         for watch in self._directories.keys() - now.keys():
             _libc.inotify_rm_watch(self._inotify, watch)  # fails where the directory is gone
         self._directories = now
+        for path, error in errors.items():
+            self._emit(EffectFailed(_cannot(f"watch {path}", error).problem))
 
 
 def read_source(path: str, kind: SourceKind) -> Source | None:
@@ -162,15 +180,6 @@ def read_source(path: str, kind: SourceKind) -> Source | None:
     return Source(id=SourceId(path, generation), kind=kind, size=status.st_size)
 
 
-def _files(place: str) -> Iterator[str]:
-    if not Path(place).is_dir():
-        yield place
-        return
-    for name in _names(place):
-        if name.endswith(_SUFFIX):
-            yield f"{place}/{name}"
-
-
 def _names(directory: str) -> list[str]:
     """Printable names only: others cannot be told in a message, nor typed by an operator."""
     try:
@@ -181,15 +190,21 @@ def _names(directory: str) -> list[str]:
         raise _cannot(f"list {directory}", error) from error
 
 
-def _watch_nearest(inotify: int, path: str) -> tuple[int, str]:
-    """Watch a directory, or the nearest above it; returns the watch descriptor and its path."""
+def _watch_nearest(inotify: int, wanted: str, errors: dict[str, OSError]) -> tuple[int, str] | None:
+    """Watch a directory, or the nearest above it that can be: there it shows when this one can.
+
+    Returns the watch descriptor and its path; None where even `/` cannot be watched.
+    """
+    path = wanted
     while True:
         mask = _MEMBERS | _ITSELF | IN_ONLYDIR
         try:
             return _check(_libc.inotify_add_watch(inotify, os.fsencode(path), mask)), path
         except OSError as error:
-            if path == "/" or error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                raise _cannot(f"watch {path}", error) from error
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                errors.setdefault(wanted, error)
+        if path == "/":
+            return None
         path = str(Path(path).parent)
 
 

@@ -6,12 +6,13 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from extsloader.adapters.directory import FileSources
 from extsloader.model.errors import MachineError
-from extsloader.model.events import Event, EventsLost, SourceGone, SourceSeen
+from extsloader.model.events import EffectFailed, Event, EventsLost, SourceGone, SourceSeen
 from extsloader.model.source import Source, SourceKind
 
 LOST = EventsLost("files")
@@ -184,6 +185,68 @@ async def test_a_directory_that_is_made_again_is_watched_again(place: Place) -> 
     assert place.listed() == {}
     (place.images / "a.img").write_text("image")
     await place.seen(place.images / "a.img")
+
+
+async def test_two_paths_that_lead_to_one_directory_are_both_watched(tmp_path: Path) -> None:
+    """The kernel has one watch for both, and says no path (inotify(7))."""
+    images, other = tmp_path / "images", tmp_path / "other"
+    images.mkdir()
+    other.symlink_to(images)
+    sources = FileSources((str(images), str(other)), str(tmp_path / "store"))
+    events = asyncio.Queue[Event]()
+    sources.start(events.put_nowait)
+    try:
+        (images / "a.img").write_text("image")
+        async with asyncio.timeout(5):
+            seen = [await events.get() for _ in range(2)]
+        paths = [event.source.id.path for event in seen if isinstance(event, SourceSeen)]
+        assert paths == [f"{images}/a.img", f"{other}/a.img"]
+        assert [source.id.path for source in sources.list_sources()] == paths
+    finally:
+        sources.close()
+
+
+@pytest.mark.parametrize(
+    "odd", ["loop", "n" * 256, "closed/images"], ids=["link to itself", "long", "closed"]
+)
+async def test_a_path_that_cannot_be_read_is_told_and_the_others_are_watched(odd: str) -> None:
+    with somebody_else(), TemporaryDirectory(prefix="extst-") as name:
+        root = Path(name)
+        (root / "loop").symlink_to(root / "loop")
+        (root / "closed/images").mkdir(parents=True)
+        (root / "closed").chmod(0)
+        (root / "images").mkdir()
+        sources = FileSources((f"{root}/{odd}", f"{root}/images"), f"{root}/store")
+        events = asyncio.Queue[Event]()
+        sources.start(events.put_nowait)
+        try:
+            (root / "images/a.img").write_text("image")
+            async with asyncio.timeout(5):
+                failed, seen = [await events.get() for _ in range(2)]
+            assert isinstance(failed, EffectFailed)
+            assert failed.problem.message.startswith(f"cannot watch {root}/{odd}: ")
+            assert isinstance(seen, SourceSeen)
+            assert len(sources.list_sources()) == 1
+            if odd == "closed/images":
+                (root / "closed").chmod(0o700)
+                while await events.get() != LOST:  # the directory above is watched
+                    pass
+        finally:
+            sources.close()
+            (root / "closed").chmod(0o700)
+
+
+@contextmanager
+def somebody_else() -> Iterator[None]:
+    """Root may read everything, except on a network or FUSE file system of somebody else."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 @contextmanager
