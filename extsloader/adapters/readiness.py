@@ -6,9 +6,13 @@ import os
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from threading import Thread
+from typing import Any, TypeVar
 
 import h11
 
@@ -17,6 +21,8 @@ from extsloader.model.ids import ServiceName
 from extsloader.model.manifest import ProbeKind, Readiness
 from extsloader.model.plan import ContainerPlan
 from extsloader.model.reasons import Code
+
+Found = TypeVar("Found")
 
 Execute = Callable[[ServiceName, tuple[str, ...], float], Awaitable[tuple[int, str]]]
 """Runs a command in a service's container: exit code and reason. Raises MachineError."""
@@ -47,6 +53,7 @@ class ServiceReadiness:
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
         self._listeners: dict[ServiceName, Listener] = {}
+        self._looks = Looks()
 
     def listen(
         self,
@@ -87,11 +94,28 @@ class ServiceReadiness:
             return await self._run(plan.service, readiness.command, deadline)
         try:
             async with asyncio.timeout(deadline):
-                return await _check(readiness, pid)
+                return await self._check(plan.service, readiness, pid)
         except TimeoutError:
             return False, f"no answer within {deadline:g} s"
         except OSError as error:  # asyncio words some of them itself, with Python's brackets
             return False, os.strerror(error.errno).lower() if error.errno else f"{error}"
+
+    async def _check(
+        self, service: ServiceName, readiness: Readiness, pid: int
+    ) -> tuple[bool, str]:
+        match readiness.kind:
+            case ProbeKind.TCP | ProbeKind.HTTP:
+                look = partial(_resolve, readiness.host, readiness.port)
+                addresses = await self._looks.run(service, look)
+                if readiness.kind is ProbeKind.HTTP:
+                    return await _get(readiness, addresses)
+                async with _connected(readiness, addresses):
+                    return True, ""
+            case ProbeKind.FILE:
+                there = await self._looks.run(service, partial(_exists, pid, readiness.path))
+                return there, "" if there else f"there is no {readiness.path}"
+            case _:
+                return False, f"{readiness.kind} is not found out by a check"
 
     async def _run(
         self, service: ServiceName, command: tuple[str, ...], deadline: float
@@ -105,19 +129,44 @@ class ServiceReadiness:
         return code == 0, "" if code == 0 else f"exit code {code}: {reason}".rstrip(": ")
 
 
-async def _check(readiness: Readiness, pid: int) -> tuple[bool, str]:
-    match readiness.kind:
-        case ProbeKind.TCP:
-            async with _connected(readiness):
-                return True, ""
-        case ProbeKind.HTTP:
-            return await _get(readiness)
-        case ProbeKind.FILE:
-            # In a thread: the path may lead over a file system of the service that hangs.
-            there = await asyncio.to_thread(_exists, pid, readiness.path)
-            return there, "" if there else f"there is no {readiness.path}"
-        case _:
-            return False, f"{readiness.kind} is not found out by a check"
+class Looks:
+    """Calls that may hang for ever: a file system of the service, a name server.
+
+    Each in a thread of its own, at most one for a service, so that one that hangs harms only that
+    service. Daemon threads, as neither Python's pools nor asyncio end before theirs have.
+    """
+
+    def __init__(self) -> None:
+        self._hanging: dict[ServiceName, Future[Any]] = {}
+
+    async def run(self, service: ServiceName, look: Callable[[], Found]) -> Found:
+        """What it returns, or raises; OSError while the one before has not come back."""
+        self._hanging = {name: f for name, f in self._hanging.items() if not f.done()}
+        if service in self._hanging:
+            raise OSError("the check before this one still hangs")
+        found: Future[Found] = Future()
+        found.set_running_or_notify_cancel()  # nobody who gives up can cancel it any more
+        thread = Thread(target=_look, args=(look, found), name=f"check {service}", daemon=True)
+        thread.start()
+        self._hanging[service] = found
+        return await asyncio.wrap_future(found)
+
+
+def _look(look: Callable[[], Found], found: Future[Found]) -> None:
+    try:
+        found.set_result(look())
+    except Exception as error:  # noqa: BLE001 - it is raised where the outcome is awaited
+        found.set_exception(error)
+
+
+def _resolve(host: str, port: int) -> tuple[str, ...]:
+    """Numeric addresses: asyncio would look a name up in its default threads. Raises OSError."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:  # whose errno is none of the kernel's
+        reason = error.strerror if isinstance(error, OSError) else "it is no name"
+        raise OSError(f"cannot resolve {host}: {reason}".lower()) from None
+    return tuple(f"{entry[4][0]}" for entry in found)
 
 
 class _Notifications:
@@ -161,16 +210,27 @@ def _bind(path: Path) -> socket.socket:
 
 @asynccontextmanager
 async def _connected(
-    readiness: Readiness,
+    readiness: Readiness, addresses: tuple[str, ...]
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    reader, writer = await asyncio.open_connection(readiness.host, readiness.port)
+    reader, writer = await _connect(addresses, readiness.port)
     try:
         yield reader, writer
     finally:
         writer.transport.abort()
 
 
-async def _get(readiness: Readiness) -> tuple[bool, str]:
+async def _connect(
+    addresses: tuple[str, ...], port: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """To the first that answers. Raises OSError."""
+    *others, last = addresses
+    for address in others:
+        with suppress(OSError):
+            return await asyncio.open_connection(address, port)
+    return await asyncio.open_connection(last, port)
+
+
+async def _get(readiness: Readiness, addresses: tuple[str, ...]) -> tuple[bool, str]:
     """HTTP GET: any answer of 2xx or 3xx is ready."""
     connection = h11.Connection(our_role=h11.CLIENT)
     host = f"{readiness.host}:{readiness.port}"
@@ -179,7 +239,7 @@ async def _get(readiness: Readiness) -> tuple[bool, str]:
         target=readiness.path or "/",
         headers=[("Host", host), ("User-Agent", "extsloader"), ("Connection", "close")],
     )
-    async with _connected(readiness) as (reader, writer):
+    async with _connected(readiness, addresses) as (reader, writer):
         writer.write(connection.send(request) + connection.send(h11.EndOfMessage()))
         try:
             status = await _read_status(connection, reader)

@@ -4,12 +4,17 @@ import asyncio
 import errno
 import os
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from extsloader.adapters import readiness as readiness_module
 from extsloader.adapters.readiness import ServiceReadiness
 from extsloader.model.errors import MachineError
 from extsloader.model.ids import Digest, ServiceName
@@ -240,6 +245,56 @@ class TestFile:
     async def test_a_process_that_has_ended_has_no_files(self) -> None:
         ready, detail = await check(Readiness(kind=ProbeKind.FILE, path="/"), 2**22 - 1)
         assert (ready, detail) == (False, "no such file or directory")
+
+
+async def test_a_name_that_is_none_is_told_in_words() -> None:
+    ready, detail = await check(Readiness(kind=ProbeKind.TCP, host="a..b", port=1))
+    assert (ready, detail) == (False, "cannot resolve a..b: it is no name")
+
+
+class TestHanging:
+    """A file system of a service, or a name server, that never answers (F61)."""
+
+    @pytest.fixture
+    def hang(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        answered = threading.Event()
+        exists = readiness_module._exists
+
+        def look(pid: int, path: str) -> bool:
+            if path == "/hanging":
+                answered.wait()
+            return exists(pid, path)
+
+        monkeypatch.setattr(readiness_module, "_exists", look)
+        yield
+        answered.set()
+
+    @pytest.mark.usefixtures("hang")
+    async def test_harms_only_the_service_that_has_it(self) -> None:
+        checks = ServiceReadiness(execute)
+        hanging = Readiness(kind=ProbeKind.FILE, path="/hanging")
+        before = threading.active_count()
+        plans = [replace(PLAN, service=ServiceName(f"bad-{n}")) for n in range(64)]
+        for said in ("no answer within 0.01 s", "the check before this one still hangs"):
+            for plan in plans:
+                assert await checks.check(plan, hanging, os.getpid(), 0.01) == (False, said)
+        assert threading.active_count() <= before + len(plans)
+        good = Readiness(kind=ProbeKind.FILE, path="/proc")
+        assert await checks.check(PLAN, good, os.getpid(), 2.0) == (True, "")
+
+    def test_does_not_keep_the_agent_from_ending(self) -> None:
+        """asyncio's own threads would: its loop waits for them, and so does the interpreter."""
+        code = """if True:
+            import asyncio, threading
+            from extsloader.adapters.readiness import Looks
+            async def main():
+                async with asyncio.timeout(0.01):
+                    await Looks().run("zeta", threading.Event().wait)
+            try:
+                asyncio.run(main())
+            except TimeoutError:
+                pass"""
+        assert subprocess.run([sys.executable, "-c", code], timeout=20, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(
