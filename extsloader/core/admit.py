@@ -81,6 +81,9 @@ def _refuse_device(source: Source, filters: Filters, store: str) -> Problem | No
 
 
 def _refuse_without_file(source: Source, superblock: Superblock, filters: Filters) -> Problem:
+    if not filters.files:
+        got = "a file system in which no file is looked for"
+        return _filtered(source, "the image itself", got, "files")
     expected = " or ".join(filters.files)
     if not superblock.unclean:
         return _filtered(source, expected, "other files only", "files")

@@ -80,12 +80,12 @@ def read_environment(layers: Layers, environ: Mapping[str, str]) -> None:
 
 def _read_file(layers: Layers, path: Path) -> None:
     try:
-        with path.open("rb") as file:
+        with os.fdopen(_open(path), "rb") as file:
             problem = _refuse_writable(path, os.fstat(file.fileno()))
             table = tomllib.loads(_decode(file.read(MAX_FILE + 1)))
     except OSError as error:
         hint = "create it, or leave --config out to take the defaults"
-        got = error.strerror or "an error"
+        got = error.strerror or str(error)
         layers.problems.append(SettingProblem(str(path), "", "a file that can be read", got, hint))
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are ones
         hint = "mend the line, see https://toml.io"
@@ -96,6 +96,15 @@ def _read_file(layers: Layers, path: Path) -> None:
             layers.problems.append(problem)
 
 
+def _open(path: Path) -> int:
+    """Open a regular file; a FIFO would wait for somebody who writes. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError("no regular file")
+
+
 def _decode(content: bytes) -> str:
     if len(content) > MAX_FILE:
         raise ValueError("more than 1 MiB")
@@ -104,11 +113,12 @@ def _decode(content: bytes) -> str:
 
 def _refuse_writable(path: Path, info: os.stat_result) -> SettingProblem | None:
     """The daemon acts as root on what the file says, so nobody else may write it."""
-    if info.st_mode & stat.S_IWOTH == 0 and info.st_uid in {0, os.geteuid()}:
+    others = stat.S_IWOTH | (stat.S_IWGRP if info.st_gid else 0)
+    if info.st_mode & others == 0 and info.st_uid in {0, os.geteuid()}:
         return None
-    got = f"mode {stat.S_IMODE(info.st_mode):04o}, owner {info.st_uid}"
+    got = f"mode {stat.S_IMODE(info.st_mode):04o}, owner {info.st_uid}, group {info.st_gid}"
     expected = "a file that only root can write"
-    return SettingProblem(str(path), "", expected, got, f"chown root {path}; chmod o-w {path}")
+    return SettingProblem(str(path), "", expected, got, f"chown root {path}; chmod go-w {path}")
 
 
 def _converter(defaults: Mapping[str, Any], key: Key) -> Callable[[str], Any]:

@@ -35,13 +35,25 @@ def refuse_relative(value: str) -> str:
     raise PydanticCustomError("path", "an absolute path")
 
 
+def refuse_nothing(value: tuple[FsType, ...]) -> tuple[FsType, ...]:
+    """At least one: with none, nothing could ever be found."""
+    if value:
+        return value
+    raise PydanticCustomError("nothing", "at least one")
+
+
 Size = Annotated[int, BeforeValidator(read_size), Field(ge=0, lt=1 << 62)]
 Path = Annotated[str, Field(max_length=4096), AfterValidator(refuse_relative)]
 RunPath = Annotated[str, Field(max_length=RUN_PATH), AfterValidator(refuse_relative)]
 # Lists of a file are no tuples, and words are no enum members: these two may be converted.
-Names = Annotated[tuple[str, ...], Field(strict=False, max_length=64)]
+Name = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[Name, ...], Field(strict=False, max_length=64)]
+FileName = Annotated[str, Field(pattern=r"^[^/\x00]{1,255}$")]
+FileNames = Annotated[tuple[FileName, ...], Field(strict=False, max_length=64)]
 FsTypes = Annotated[
-    tuple[Annotated[FsType, Field(strict=False)], ...], Field(strict=False, max_length=16)
+    tuple[Annotated[FsType, Field(strict=False)], ...],
+    Field(strict=False, max_length=16),
+    AfterValidator(refuse_nothing),
 ]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
@@ -63,7 +75,7 @@ class FiltersTable(_Table):
     """`[filters]`."""
 
     fs_types: FsTypes = Filters().fs_types
-    files: Names = Filters().files
+    files: FileNames = Filters().files
     labels: Names = ()
     partition_labels: Names = ()
     partition_types: Names = ()

@@ -223,6 +223,11 @@ def test_a_carrier_with_an_image_is_verified_and_any_other_stick_is_left_alone(
         "cannot use /dev/sdb1: expected a.img or b.img, got other files only",
         "the configured filter files decides this",
     )
+    nothing = refuse_probed(STICK, replace(stick, file=""), replace(filters, files=()))
+    assert nothing
+    assert nothing.message.endswith(
+        "expected the image itself, got a file system in which no file is looked for"
+    )
     wrong_label = refuse_probed(STICK, stick, Filters(labels=("EVE",)))
     assert wrong_label is not None
     assert '"STICK"' in wrong_label.message

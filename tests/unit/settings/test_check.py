@@ -137,6 +137,10 @@ def test_all_problems_come_at_once_each_with_its_place(config: Path) -> None:
         ("cgroup = '../x'", "cgroup", "text like"),
         ("paths.run = '/" + "r" * 100 + "'", "paths.run", "at most 91 characters"),
         ("paths.watch = '/x'", "paths.watch", "a list"),
+        ("filters.files = ['']", "filters.files", "text like"),
+        ("filters.files = ['../x.img']", "filters.files", "text like"),
+        ("filters.fs_types = []", "filters.fs_types", "at least one"),
+        ("filters.labels = ['']", "filters.labels", "at least 1 character"),
     ],
 )
 def test_values_out_of_bounds(config: Path, text: str, key: str, expected: str) -> None:
@@ -176,14 +180,32 @@ def test_a_file_that_is_no_toml(config: Path, content: bytes) -> None:
     assert problem.expected == "TOML in UTF-8"
 
 
-def test_a_file_that_others_may_write_is_not_obeyed(config: Path) -> None:
-    config.chmod(0o666)
+@pytest.mark.parametrize(
+    ("mode", "gid", "is_safe"),
+    [(0o666, 0, False), (0o662, 1000, False), (0o660, 1000, False), (0o660, 0, True)],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_that_others_may_write_is_not_obeyed(
+    config: Path, mode: int, gid: int, is_safe: bool
+) -> None:
+    os.chown(config, -1, gid)
+    config.chmod(mode)
+    if is_safe:
+        _accept(config)
+        return
     (problem,) = _refuse(config)
-    assert problem.got == "mode 0666, owner 0"
+    assert problem.got == f"mode {mode:04o}, owner 0, group {gid}"
+    assert problem.next_step.endswith(f"chmod go-w {config}")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_file_of_somebody_else_is_not_obeyed(config: Path) -> None:
     os.chown(config, 1000, -1)
     (problem,) = _refuse(config)
-    assert problem.got.endswith("owner 1000")
+    assert "owner 1000" in problem.got
+
+
+def test_what_is_no_file_is_not_waited_for(config: Path) -> None:
+    os.mkfifo(config.with_name("extsloader.toml.d") / "fifo.toml")
+    (config.with_name("extsloader.toml.d") / "folder.toml").mkdir()
+    assert [problem.got for problem in _refuse(config)] == ["no regular file"] * 2
