@@ -15,14 +15,14 @@ UNUSED = ("ssl", "rich", "_hashlib")
 LIBRARIES = {"udev": "libudev.so.1"}
 """What pyudev looks for. Python would ask ldconfig, a compiler and a linker for the names, in
 processes of their own, and a device need not have any of them."""
+PYTHONS = {signal.SIGPIPE, signal.SIGXFSZ}
+"""Python ignores these itself."""
 HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 
 def main() -> int:
     """Run `extsloader.daemon` in a process that cannot import what it does not need."""
-    # Until the agent handles them: a stop in the first moments must not kill it with its
-    # predecessor's services still running, and the other two must not kill it at all.
-    signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    begin_afresh()
     for name in UNUSED:
         sys.modules[name] = None  # type: ignore[assignment] # the documented way to forbid it
     util.find_library = LIBRARIES.get  # type: ignore[assignment] # of one argument, too
@@ -36,6 +36,32 @@ def main() -> int:
         # The same process for the service manager, with whatever code is installed by now.
         os.execve(sys.executable, sys.orig_argv, environment)  # noqa: S606 - no shell is wanted
     return status
+
+
+def begin_afresh() -> None:
+    """Be as a service manager would have started us, whoever did; services inherit from us."""
+    # Until the agent handles them: a stop in the first moments must not kill it with its
+    # predecessor's services still running, and the other two must not kill it at all.
+    signal.pthread_sigmask(signal.SIG_SETMASK, HELD_BACK)
+    # Without SIGCHLD, for one, the kernel collects our children before we can (wait(2), NOTES).
+    for ignorable in signal.valid_signals() - PYTHONS:
+        if signal.getsignal(ignorable) is signal.SIG_IGN:
+            signal.signal(ignorable, signal.SIG_DFL)
+    os.umask(0o022)
+    for number in range(3):  # else our first files are what somebody takes for standard error
+        if not _is_open(number):
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if sys.getfilesystemencoding() != "utf-8":  # a path in the settings is
+        argv = (sys.executable, "-X", "utf8", *sys.orig_argv[1:])
+        os.execv(sys.executable, argv)  # noqa: S606 - ourselves, without a shell
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Tells the service manager how we are: sd_notify(3), without libsystemd."""
 
 import os
+import re
 import socket
 from collections.abc import MutableMapping
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ def take_notifier(environ: MutableMapping[str, str]) -> Notifier:
     meant_for = environ.pop("WATCHDOG_PID", str(os.getpid()))
     if not address.startswith(("/", "@")):
         address = ""
-    if not interval.isdecimal() or int(interval) == 0 or meant_for != str(os.getpid()):
+    # As many digits as 64 bits have: Python refuses to read very long numbers, with an error.
+    if not re.fullmatch("0*[1-9][0-9]{,19}", interval) or meant_for != str(os.getpid()):
         return Notifier(address=address)
     return Notifier(address=address, watchdog=int(interval) / 1e6)

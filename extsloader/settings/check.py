@@ -27,7 +27,11 @@ def check(
 ) -> tuple[SettingsTable | None, list[SettingProblem]]:
     """The checked settings, or None and what is wrong; without `config` its default below root."""
     layers = Layers()
-    root = os.path.abspath(root)  # noqa: PTH100 - links stay as the operator wrote them
+    try:
+        root = os.path.abspath(root)  # noqa: PTH100 - links stay as the operator wrote them
+    except FileNotFoundError:
+        got = "one in a working directory that was deleted"
+        return None, [SettingProblem("--root", "", "a directory", got, "give an absolute path")]
     layers.put({"paths": asdict(Paths().below(root))}, "default")
     path = Path(config or root.rstrip("/") + DEFAULT_CONFIG)
     read_files(layers, path, required=config is not None)

@@ -43,9 +43,10 @@ class RealAgent:
         self.cgroup = f"extst-{root.name}"
         self.client = Client(f"{self.run}/extsloader.sock")
         self.process: subprocess.Popen[bytes] | None = None
+        self.before: Callable[[], None] | None = None  # what happens in its process before it does
         # Partitions included; no other device of the machine is ever opened.
         settings = {"cgroup": self.cgroup, "filters__devices": f"{device},{device}p*"} | settings
-        self._environ = {
+        self.environ = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(PROJECT),
             "NOTIFY_SOCKET": str(root / "notify"),
@@ -76,7 +77,14 @@ class RealAgent:
     def spawn(self) -> subprocess.Popen[bytes]:
         argv = [sys.executable, "-m", "extsloader.lean", "--root", str(self.root)]
         with (self.root / "log").open("ab") as log:
-            return subprocess.Popen(argv, env=self._environ, stderr=log, stdin=subprocess.DEVNULL)
+            return subprocess.Popen(
+                argv,
+                env=self.environ,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                close_fds=self.before is None,
+                preexec_fn=self.before,  # noqa: PLW1509 - the tests have no threads
+            )
 
     @property
     def pid(self) -> int:

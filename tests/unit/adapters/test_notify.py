@@ -66,11 +66,21 @@ def test_the_variables_are_taken_out_of_the_environment() -> None:
         ({"NOTIFY_SOCKET": "junk"}, Notifier()),
         ({"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "junk"}, Notifier(address="@x")),
         ({"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "0"}, Notifier(address="@x")),
+        ({"NOTIFY_SOCKET": "", "WATCHDOG_USEC": "9" * 5000}, Notifier()),
+        ({"NOTIFY_SOCKET": "vsock:2:1", "WATCHDOG_USEC": "9" * 400}, Notifier()),
+        ({"WATCHDOG_USEC": "\u0663", "LISTEN_FDS": "1000000000"}, Notifier()),
         (
             {"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "9", "WATCHDOG_PID": "1"},
             Notifier(address="@x"),
         ),
     ],
 )
-def test_odd_environments(environ: dict[str, str], notifier: Notifier) -> None:
+def test_h174_odd_environments(environ: dict[str, str], notifier: Notifier) -> None:
     assert take_notifier(environ) == notifier
+
+
+@pytest.mark.parametrize(
+    "address", ["@" + "x" * 300, "/" + "x" * 300, "/nowhere", "/", "@", "/\udcff"]
+)
+def test_h174_an_address_that_nobody_has_is_no_error(address: str) -> None:
+    assert not Notifier(address=address).ready()
