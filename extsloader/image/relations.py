@@ -6,6 +6,8 @@ from typing import Any
 from extsloader.image.strictjson import shown
 from extsloader.model.reasons import Code
 
+MAX_SERVICES = 64
+
 Finding = tuple[Code, str]
 """One problem: its code and what is wrong, naming the member."""
 
@@ -18,8 +20,7 @@ def is_named(service: Any) -> bool:
 
 def find_relation_problems(found: dict[str, Any]) -> Iterator[Finding]:
     """Names used twice or of nobody; on the raw data, so that no other problem hides them."""
-    services = found.get("services")
-    listed = [s for s in services if is_named(s)] if isinstance(services, list) else []
+    listed = [service for service in _short_list(found, "services") if is_named(service)]
     names = [service["name"] for service in listed]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield Code.SCHEMA, f"service {name} is there {names.count(name)} times"
@@ -45,5 +46,10 @@ def _relation_problem(service: Any, kind: str, other: Any) -> str:
 
 
 def _strings(service: Any, kind: str) -> list[str]:
-    found = service.get(kind)
-    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+    return [name for name in _short_list(service, kind) if isinstance(name, str)]
+
+
+def _short_list(found: dict[str, Any], member: str) -> list[Any]:
+    """The member's items; none where the schema refuses it for its length."""
+    value = found.get(member)
+    return value if isinstance(value, list) and len(value) <= MAX_SERVICES else []

@@ -12,6 +12,7 @@ import msgspec
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -19,10 +20,16 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import ErrorDetails, core_schema
+from pydantic_core import ErrorDetails, PydanticKnownError, core_schema
 
-from extsloader.image.relations import Finding, find_relation_problems, is_named
+from extsloader.image.relations import (
+    MAX_SERVICES,
+    Finding,
+    find_relation_problems,
+    is_named,
+)
 from extsloader.image.strictjson import MAX_INTEGER, parse_object, shown
 from extsloader.image.verity import BLOCK, image_size
 from extsloader.model import manifest as model
@@ -31,7 +38,6 @@ from extsloader.model.manifest import parse_time
 from extsloader.model.reasons import Code
 
 SCHEMA = 1
-MAX_SERVICES = 64
 RESERVED = frozenset({"con", "extsloader", "self", "tasks"})
 """Names of our own and of special files, kept out of paths that are built from service names."""
 
@@ -49,6 +55,19 @@ def _check_name(name: str) -> str:
     return name
 
 
+def _at_most(count: int, *, least: int | None = None) -> tuple[FieldInfo, BeforeValidator]:
+    """Length first: pydantic by itself names what is wrong with each of 10,000 items."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, list) and len(value) > count:
+            found = {"field_type": "Array", "max_length": count, "actual_length": len(value)}
+            raise PydanticKnownError("too_long", found)
+        return value
+
+    limits = Field(strict=False, min_length=least, max_length=count)
+    return limits, BeforeValidator(check)
+
+
 # The patterns are anchored and ASCII only: "$" is the very end here, before no newline.
 _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"
 _NAME = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"
@@ -63,11 +82,10 @@ Weight = Annotated[int, Field(ge=1, le=10000)]
 Rate = Annotated[int, Field(ge=BLOCK, le=MAX_INTEGER)]
 Seconds = Annotated[float, Field(ge=0.1, le=3600)]
 # A JSON array becomes a tuple, a JSON string an enum member: the only conversions there are.
-Names = Annotated[tuple[Name, ...], Field(strict=False, max_length=MAX_SERVICES)]
-Words = Annotated[tuple[Word, ...], Field(strict=False, max_length=256)]
+Names = Annotated[tuple[Name, ...], *_at_most(MAX_SERVICES)]
+Words = Annotated[tuple[Word, ...], *_at_most(256)]
 Arguments = Annotated[
-    tuple[Annotated[str, Field(min_length=1, max_length=4096)], ...],
-    Field(strict=False, max_length=64),
+    tuple[Annotated[str, Field(min_length=1, max_length=4096)], ...], *_at_most(64)
 ]
 
 
@@ -123,7 +141,7 @@ class Compatible(_Strict):
     """Which devices the image is meant for."""
 
     arch: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,16}$")]
-    hypervisors: Annotated[tuple[Name, ...], Field(strict=False, min_length=1, max_length=16)]
+    hypervisors: Annotated[tuple[Name, ...], *_at_most(16, least=1)]
     core_min: Range = ""
     core_max: Range = ""
     device_ids: Words = ()
@@ -171,13 +189,11 @@ class Conditions(_Strict):
     """What the device must be like for a service to run."""
 
     paths: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^/[!-~]{1,1023}$")], ...],
-        Field(strict=False, max_length=16),
+        tuple[Annotated[str, Field(pattern=r"^/[!-~]{1,1023}$")], ...], *_at_most(16)
     ] = ()
-    hypervisors: Annotated[tuple[Name, ...], Field(strict=False, max_length=16)] = ()
+    hypervisors: Annotated[tuple[Name, ...], *_at_most(16)] = ()
     command_line: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^[!-~]{1,256}$")], ...],
-        Field(strict=False, max_length=16),
+        tuple[Annotated[str, Field(pattern=r"^[!-~]{1,256}$")], ...], *_at_most(16)
     ] = ()
 
 
@@ -259,9 +275,7 @@ class Manifest(_Strict):
     expires: Annotated[str, Field(pattern=f"^({_TIME[1:-1]})?$")] = ""
     image: ImageSpec
     compatible: Compatible
-    services: Annotated[
-        tuple[Service, ...], Field(strict=False, min_length=1, max_length=MAX_SERVICES)
-    ]
+    services: Annotated[tuple[Service, ...], *_at_most(MAX_SERVICES, least=1)]
 
     @field_validator("expires")
     @classmethod
