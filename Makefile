@@ -30,7 +30,7 @@ OUT := images/out
 BOOTSTRAP := $(OUT)/rootfs_bootstrap-$(HV).yml $(if $(DEBUG),$(OUT)/rootfs_debug-$(HV).yml)
 
 .DEFAULT_GOAL := help
-.PHONY: help root setup demo test test-fast test-hostile test-root test-vm lint fmt generate lock bench clean \
+.PHONY: help root setup demo test test-fast test-root test-vm test-hostile lint fmt generate lock bench clean \
   definitions pkgs_rootfs bootstrap_rootfs multi_rootfs live-bootstrap keys current \
   run-bootstrap run-bootstrap-with-pkgs
 
@@ -90,9 +90,6 @@ test: lint test-fast test-root test-vm ## everything that decides whether a chan
 test-fast: setup ## tests that need neither root nor the kernel's help, under a minute
 	$(PYTEST) -q -m "not root and not vm" -n $(JOBS)
 
-test-hostile: root setup ## the table of hostile inputs, one line a row (as root)
-	$(PYTEST) -q -m hostile tests/hostile
-
 test-root: root setup ## tests with real loop devices, mounts, cgroups and containers (as root)
 	$(PYTEST) -q -m root
 
@@ -101,6 +98,9 @@ VM = build/vm
 test-vm: setup ## tests that boot the disk in QEMU
 	@$(MAKE) --no-print-directory live-bootstrap pkgs_rootfs DEBUG=1 DIST=$(VM)
 	EXTST_DIST=$(VM) $(PYTEST) -q -m vm
+
+test-hostile: root setup ## every row of docs/hostile-inputs.md, one line each (as root)
+	$(PYTEST) -q -p tests.hostile.rows -m "not vm" -n $(JOBS)
 
 lint: setup ## ruff, mypy, import-linter, shellcheck
 	$(BIN)/ruff format --check --quiet .

@@ -1,101 +1,258 @@
-"""Rows H001 to H009 and H029: what is around the manifest (H010 to H028: test_hostile_keys.py)."""
+"""Envelopes that can be read in two ways, or that changed by a bit on their way."""
 
 import json
-from base64 import b64encode
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from extsloader.image.envelope import PAYLOAD_TYPE
-from extsloader.image.trailer import MAX_ENVELOPE
+from extsloader.image.schema import parse_manifest
+from extsloader.image.superblock import SQUASHFS_SIZE
+from extsloader.image.trailer import encode_trailer, read_trailer
+from extsloader.model.errors import ImageRefusedError
+from extsloader.model.helper import Request
 from extsloader.model.manifest import StoredImage
 from extsloader.model.reasons import Code
-from tests.hostile.payloads import (
-    ENVELOPE,
-    MANIFEST,
-    PAYLOAD,
-    ask,
-    changed,
-    judge,
-    judge_payload,
-)
+from extsloader.verify import trust
+from extsloader.verify.keys import load_keys
+from extsloader.verify.offline import verify_file
+from extsloader.verify.pipeline import verify
+from extsloader.verify.trust import accept
+from tests.fakes import images
+from tests.hostile.judge import GOOD, NOW, PAYLOAD, envelope, judge, manifest, refusal, sealed
 
 pytestmark = pytest.mark.hostile
 
-TEXT = ENVELOPE.decode()
-GOOD = f'"payload":"{b64encode(PAYLOAD).decode()}"'
-EVIL = f'"payload":"{b64encode(changed(sequence=9)).decode()}"'
-ESCAPED = EVIL.replace("payload", r"p\u0061yload")
-COMPATIBLE = json.loads(PAYLOAD)["compatible"]
+Record = Callable[[str, object], None]
+RAW = sealed(PAYLOAD)
 
 
-def typed(value: object) -> bytes:
-    return json.dumps({**json.loads(ENVELOPE), "payloadType": value}).encode()
+@pytest.mark.parametrize("raw", [b"", b"{", b" ", b"   ", b"\0"])
+def test_h001_next_to_nothing(asked: Request, raw: bytes) -> None:
+    assert refusal(raw, asked)[0] is Code.ENVELOPE
 
 
-def spelt(payload: str) -> bytes:
-    return json.dumps({**json.loads(ENVELOPE), "payload": payload}).encode()
+def test_h002_the_limit_of_size_is_exact(asked: Request) -> None:
+    assert accept(RAW.ljust(65536), asked).manifest == GOOD
+    assert refusal(RAW.ljust(65537), asked)[0] is Code.LIMIT
 
 
-ROWS = {
-    "H001-empty": b"",
-    "H001-one-byte": b"{",
-    "H001-only-spaces": b" " * 100,
-    "H003-trailing-garbage": ENVELOPE + b"x",
-    "H003-second-object": ENVELOPE + ENVELOPE,
-    "H003-nuls": ENVELOPE + bytes(8),
-    "H004-bom": b"\xef\xbb\xbf" + ENVELOPE,
-    "H004-utf-16-le": TEXT.encode("utf-16-le"),
-    "H004-utf-16-be": TEXT.encode("utf-16-be"),
-    "H004-utf-32": TEXT.encode("utf-32"),
-    "H005-first-good-then-evil": TEXT.replace(GOOD, f"{GOOD},{EVIL}").encode(),
-    "H005-first-evil-then-good": TEXT.replace(GOOD, f"{EVIL},{GOOD}").encode(),
-    "H006-capital": TEXT.replace(GOOD, f"{GOOD},{EVIL.replace('pay', 'Pay')}").encode(),
-    "H006-capitals": TEXT.replace(GOOD, f"{GOOD},{EVIL.replace('payload', 'PAYLOAD')}").encode(),
-    "H006-escaped": TEXT.replace(GOOD, f"{GOOD},{ESCAPED}").encode(),
-    "H007-newline": spelt(b64encode(PAYLOAD).decode() + "\n"),
-    "H007-space": spelt(" " + b64encode(PAYLOAD).decode()),
-    "H007-other-alphabet": spelt("-_8="),
-    "H007-no-padding": spelt("eyA"),
-    "H007-more-padding": spelt("eyA=="),
-    "H007-trailing-bits": spelt("eyB="),
-    "H009-other": typed("application/json"),
-    "H009-charset": typed(f"{PAYLOAD_TYPE}; charset=utf-8"),
-    "H009-capitals": typed(PAYLOAD_TYPE.upper()),
-    "H009-empty": typed(""),
-    "H009-array": typed([PAYLOAD_TYPE]),
-}
-
-
-@pytest.mark.parametrize("raw", ROWS.values(), ids=ROWS)
-def test_a_malformed_envelope_is_refused(tmp_path: Path, raw: bytes) -> None:
-    assert raw != ENVELOPE
-    assert judge(raw, ask(tmp_path)) is Code.ENVELOPE
-
-
-@pytest.mark.parametrize("size", [MAX_ENVELOPE], ids=["H002-at-and-above-the-limit"])
-def test_the_size_is_limited(tmp_path: Path, size: int) -> None:
-    found = judge(ENVELOPE.ljust(size), ask(tmp_path))
-    assert isinstance(found, StoredImage)
-    assert found.manifest == MANIFEST
-    assert judge(ENVELOPE.ljust(size + 1), ask(tmp_path)) is Code.LIMIT
+@pytest.mark.parametrize("tail", [b"x", b"{}", RAW, b"\0", bytes(100), b"\xff", b","])
+def test_h003_something_behind_it(asked: Request, tail: bytes) -> None:
+    assert refusal(RAW + tail, asked)[0] is Code.ENVELOPE
 
 
 @pytest.mark.parametrize(
-    ("raw", "code"),
-    [(spelt(""), Code.SIGNATURE), (None, Code.SCHEMA)],
-    ids=["H008-empty-unsigned", "H008-empty-signed"],
+    "encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"]
 )
-def test_an_empty_payload(tmp_path: Path, raw: bytes | None, code: Code) -> None:
-    asked = ask(tmp_path)
-    assert (judge_payload(b"", asked) if raw is None else judge(raw, asked)) is code
+def test_h004_another_encoding(asked: Request, encoding: str) -> None:
+    assert refusal(RAW.decode().encode(encoding), asked)[0] is Code.ENVELOPE
+
+
+def test_h005_two_payloads_in_either_order(asked: Request) -> None:
+    good, bad = (
+        f'"payload": {json.dumps(envelope(payload)["payload"])}'
+        for payload in (PAYLOAD, json.dumps(manifest(sequence=9)).encode())
+    )
+    for both in (f"{good}, {bad}", f"{bad}, {good}", f"{good}, {good}"):
+        assert refusal(RAW.decode().replace(good, both).encode(), asked)[0] is Code.ENVELOPE
 
 
 @pytest.mark.parametrize(
-    "compatible",
-    [{"arch": "arm64"}, {"hypervisors": ["xen"]}, {"device_ids": ["another"]}],
-    ids=["H029-arch", "H029-hypervisor", "H029-device"],
+    "name", ["Payload", "PAYLOAD", "payload ", r"p\u0061yload", "payl\u03bfad"]
 )
-def test_an_image_for_another_device(tmp_path: Path, compatible: dict[str, object]) -> None:
-    payload = changed(compatible={**COMPATIBLE, **compatible})
-    assert judge_payload(payload, ask(tmp_path)) is Code.INCOMPATIBLE
+def test_h006_names_that_some_readers_take_for_the_payload(asked: Request, name: str) -> None:
+    payload = json.dumps(envelope(PAYLOAD)["payload"])
+    raw = f'{{"{name}":{payload},'.encode() + RAW[1:]
+    assert refusal(raw, asked)[0] is Code.ENVELOPE
+
+
+@pytest.mark.parametrize("name", ["payload", "sig"])
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda text: text[:4] + "\n" + text[4:],
+        lambda text: text[:4] + " " + text[4:],
+        lambda text: text[:4] + "-_-_" + text[4:],
+        lambda text: text + "=",
+        lambda text: text + "====",
+        lambda text: text.rstrip("=") + "A",
+        lambda text: text[:-3] + chr(ord(text[-3]) + 1) + text[-2:],
+    ],
+    ids=["newline", "space", "other alphabet", "padding", "empty group", "none", "unused bits"],
+)
+def test_h007_base64_has_one_spelling(
+    asked: Request, name: str, spell: Callable[[str], str]
+) -> None:
+    payload = PAYLOAD + b" " * ((1 - len(PAYLOAD)) % 3)  # two bits and more are left over
+    found = envelope(payload)
+    place = found if name == "payload" else found["signatures"][0]
+    assert place[name].endswith("==")
+    accept(json.dumps(found).encode(), asked)
+    place[name] = spell(place[name])
+    assert refusal(json.dumps(found).encode(), asked)[0] is Code.ENVELOPE
+
+
+def test_h007_padding_left_out(asked: Request) -> None:
+    found = envelope(PAYLOAD)
+    found["signatures"][0]["sig"] = found["signatures"][0]["sig"].rstrip("=")
+    assert refusal(json.dumps(found).encode(), asked)[0] is Code.ENVELOPE
+
+
+def test_h008_a_payload_of_no_bytes(asked: Request) -> None:
+    assert judge(b"", asked) is Code.SCHEMA
+    raw = json.dumps(envelope(PAYLOAD, payload="")).encode()
+    assert refusal(raw, asked)[0] is Code.SIGNATURE
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", f"{PAYLOAD_TYPE};charset=utf-8", PAYLOAD_TYPE.upper(), "", [], 1, {}]
+)
+def test_h009_another_payload_type(asked: Request, kind: object) -> None:
+    raw = json.dumps(envelope(PAYLOAD, payloadType=kind)).encode()
+    assert refusal(raw, asked)[0] is Code.ENVELOPE
+
+
+def flips(raw: bytes) -> Iterator[bytes]:
+    for bit in range(8 * len(raw)):
+        bad = bytearray(raw)
+        bad[bit // 8] ^= 1 << bit % 8
+        yield bytes(bad)
+
+
+def byte_edits(raw: bytes) -> Iterator[bytes]:
+    for at in range(len(raw)):
+        head, byte, tail = raw[:at], raw[at : at + 1], raw[at + 1 :]
+        yield head
+        yield head + tail
+        yield head + byte + byte + tail
+        yield head + tail[:1] + byte + tail[1:]
+        yield from (head + other + tail for other in (b'"', b"0"))
+
+
+EDITS = [pytest.param(flips, id="h023 bit"), pytest.param(byte_edits, id="h024 byte")]
+Edits = Callable[[bytes], Iterator[bytes]]
+
+
+@pytest.fixture
+def quick(asked: Request, monkeypatch: pytest.MonkeyPatch) -> Request:
+    """The same device, which reads its key files once and not for each of many thousand cases."""
+    ring = load_keys(asked.keys)
+    monkeypatch.setattr(trust, "load_keys", lambda _: ring)
+    return asked
+
+
+def survivors(
+    variants: Iterator[bytes], verdict: Callable[[bytes], object], record: Record
+) -> list[object]:
+    """What is accepted all the same; anything but a refusal with a code is raised."""
+    cases, found = 0, []
+    for cases, bad in enumerate(variants, 1):  # noqa: B007 - counted
+        try:
+            found.append(verdict(bad))
+        except ImageRefusedError:
+            continue
+    record("cases", cases)
+    return found
+
+
+@pytest.mark.parametrize("edits", EDITS)
+def test_an_envelope_edited_in_one_place(
+    quick: Request, edits: Edits, record_property: Record
+) -> None:
+    """The key id is a hint, and white space between members means nothing: those may differ."""
+    same = accept(RAW, quick)
+    found = survivors(edits(RAW), lambda bad: accept(bad, quick), record_property)
+    assert all(image == same for image in found)
+
+
+@pytest.mark.parametrize("edits", EDITS)
+def test_a_manifest_edited_in_one_place_has_no_signature(
+    quick: Request, edits: Edits, record_property: Record
+) -> None:
+    signature = envelope(PAYLOAD)["signatures"]
+
+    def verdict(bad: bytes) -> StoredImage:
+        return accept(json.dumps(envelope(bad, signatures=signature)).encode(), quick)
+
+    variants = (bad for bad in edits(PAYLOAD) if bad != PAYLOAD)
+    assert not survivors(variants, verdict, record_property)
+
+
+@pytest.mark.parametrize("edits", EDITS)
+def test_a_manifest_edited_in_one_place_and_signed_is_judged(
+    edits: Edits, record_property: Record
+) -> None:
+    """Its signer may mean another thing; the reader has to come to a verdict."""
+    assert survivors(edits(PAYLOAD), parse_manifest, record_property)
+
+
+@pytest.mark.parametrize("edits", EDITS)
+def test_a_trailer_edited_in_one_place(edits: Edits, record_property: Record) -> None:
+    """Eight bytes are reserved and not looked at; nothing else may differ."""
+    trailer = encode_trailer(0, RAW)[: 64 + len(RAW)]
+
+    def verdict(bad: bytes) -> bytes:
+        found = read_trailer(lambda offset, length: bad[offset : offset + length], 0)
+        if found is None:
+            raise ImageRefusedError(Code.ENVELOPE, "no trailer")
+        assert bad[:24] + bad[32:] == trailer[:24] + trailer[32:] or bad.startswith(trailer)
+        return found.envelope
+
+    assert set(survivors(edits(trailer), verdict, record_property)) == {RAW}
+
+
+@pytest.mark.parametrize("edits", EDITS)
+def test_a_superblock_edited_in_one_place(
+    tmp_path: Path, asked: Request, edits: Edits, record_property: Record
+) -> None:
+    path = tmp_path / "image"
+    images.signed(path, size=100)
+    content = path.read_bytes()
+
+    def verdict(bad: bytes) -> StoredImage:
+        path.write_bytes(bad + content[SQUASHFS_SIZE:])
+        found = verify_file(str(path), asked.keys)
+        if isinstance(found, StoredImage):
+            return found
+        raise ImageRefusedError(found.code, found.message)
+
+    good = content[:SQUASHFS_SIZE]
+    variants = (bad for bad in edits(good) if bad != good)
+    assert not survivors(variants, verdict, record_property)
+    assert verdict(good).key_ids
+
+
+def test_h029_a_good_image_for_another_product(asked: Request) -> None:
+    for member, other in (("arch", "arm64"), ("hypervisors", ["xen"]), ("device_ids", ["other"])):
+        assert judge(manifest(**{f"compatible__{member}": other}), asked) is Code.INCOMPATIBLE
+    assert judge(manifest(name="another-channel"), asked) is None
+
+
+def test_h030_an_envelope_that_reads_differently_the_second_time(
+    tmp_path: Path, asked: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "image"
+    good = images.signed(path, size=100)
+    seen: set[int] = set()
+    honest = os.preadv
+
+    def lie(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        done = honest(descriptor, buffers, offset)
+        for at in range(max(good.image.size, offset), offset + done):
+            buffers[0][at - offset] ^= 0xFF if at in seen else 0
+            seen.add(at)
+        return done
+
+    monkeypatch.setattr(os, "preadv", lie)
+    source = images.file_source(path)
+    request = Request(
+        source=source, keys=asked.keys, store=images.store_in(tmp_path), wall=NOW, reserve=0
+    )
+    stored, descriptor = verify(request, lambda _done, _total: None)
+    os.close(descriptor)
+    assert seen
+    assert stored.manifest == good
+    assert Path(stored.path).read_bytes() == path.read_bytes()

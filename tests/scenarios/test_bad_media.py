@@ -60,6 +60,19 @@ async def test_a_refused_stick_leaves_running_services_alone() -> None:
         assert agent.service("a").restarts == 0
 
 
+async def test_h085_a_new_image_with_a_cycle_leaves_the_old_one_alone() -> None:
+    machine = FakeMachine()
+    cyclic = Problem(Code.DAG, "cannot order the services: a -> a is a cycle")
+    async with running(machine, builders.world()) as agent:
+        machine.plug(stick(builders.stored(builders.service("a"))))
+        await agent.until_state("ready")
+        before = list(machine.calls)
+        machine.plug(stick(cyclic, "/dev/sdc"))
+        snapshot = await agent.until_verdict("/dev/sdc", "refused")
+        assert (snapshot.state, snapshot.candidates[-1].code) == ("ready", Code.DAG)
+        assert machine.calls[len(before) :] == ["probe /dev/sdc", "verify /dev/sdc"]
+
+
 async def test_a_refusal_is_the_reason_while_nothing_else_is_found() -> None:
     machine = FakeMachine()
     async with running(machine, builders.world()) as agent:

@@ -72,7 +72,7 @@ async def test_services_stop_in_reverse_order_before_the_image_is_unmounted() ->
     assert machine.calls[-1] == "unmount"
 
 
-async def test_containers_are_created_ahead_of_their_dependencies() -> None:
+async def test_h084_containers_are_created_ahead_of_their_dependencies() -> None:
     machine = FakeMachine()
     machine.behave("broker").ready = False
     async with running(machine, builders.world()) as agent:
@@ -89,7 +89,7 @@ async def test_containers_are_created_ahead_of_their_dependencies() -> None:
         await agent.until_state("ready")
 
 
-async def test_a_service_that_is_never_ready_is_stopped_and_tried_again_later() -> None:
+async def test_h084_a_service_that_is_never_ready_is_stopped_and_tried_again_later() -> None:
     machine = FakeMachine()
     machine.behave("broker").ready = False
     async with running(machine, builders.world(), dice=0.5) as agent:

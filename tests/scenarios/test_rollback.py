@@ -144,7 +144,7 @@ async def test_a_full_disk_keeps_no_image_from_running_and_is_told() -> None:
         )
 
 
-async def test_an_implausible_floor_holds_and_is_told_until_newer_keys_come() -> None:
+async def test_h065_an_implausible_floor_holds_and_is_told_until_newer_keys_come() -> None:
     machine = FakeMachine()
     forged = f'{{"floors": [{{"name": "pkgs", "sequence": {2**63 - 1}}}]}}'
     machine.memory[1].content = forged.encode()
@@ -160,7 +160,7 @@ async def test_an_implausible_floor_holds_and_is_told_until_newer_keys_come() ->
     assert recall(machine.ports()).memory.key_epoch == 1
 
 
-async def test_a_signed_time_makes_a_clock_of_earlier_unsure_and_stops_nothing() -> None:
+async def test_h059_a_signed_time_makes_a_clock_of_earlier_unsure_and_stops_nothing() -> None:
     machine = FakeMachine()
     async with life(machine) as agent:
         assert Flag.CLOCK_UNSURE not in agent.snapshot().flags

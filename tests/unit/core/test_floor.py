@@ -124,7 +124,7 @@ def test_keys_that_are_not_newer_lower_no_floor(epoch: int) -> None:
     ("sequence", "implausible"),
     [(MAX_SEQUENCE - MAX_STEP, False), (MAX_SEQUENCE - MAX_STEP + 1, True), (2**63 - 1, True)],
 )
-def test_a_floor_that_nothing_can_follow_is_implausible_and_holds(
+def test_h065_a_floor_that_nothing_can_follow_is_implausible_and_holds(
     sequence: int, implausible: bool
 ) -> None:
     memory = Memory(floors=(release(sequence),))

@@ -94,7 +94,7 @@ def test_every_service_starts_after_all_that_it_needs(services: tuple[Service, .
         assert all(place[other] < place[service.name] for other in graph.needs(service))
 
 
-def test_a_thousand_shuffles_of_a_manifest_have_one_order() -> None:
+def test_h086_a_thousand_shuffles_of_a_manifest_have_one_order() -> None:
     names = "abcdefghij"
     services = [builders.service(name, wants=names[:number:3]) for number, name in enumerate(names)]
     dice = random.Random(1)  # noqa: S311 - a test's own dice

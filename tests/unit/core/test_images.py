@@ -86,13 +86,13 @@ def test_nothing_is_dropped_while_a_choice_or_a_verdict_is_due() -> None:
     assert images.drop_surplus(verifying).world is verifying
 
 
-def test_the_highest_sequence_is_chosen() -> None:
+def test_h074_the_highest_sequence_is_chosen() -> None:
     step = images.choose(holding(OLD, NEW, MID))
     assert step.world.active == NEW.digest
     assert not step.effects
 
 
-def test_of_equals_the_first_is_chosen() -> None:
+def test_h074_of_equals_the_first_is_chosen() -> None:
     twin = builders.stored(builders.service("b"), sequence=3, digest="e" * 64)
     assert images.choose(holding(NEW, twin)).world.active == NEW.digest
 

@@ -136,7 +136,7 @@ REQUIRED = [
 
 
 @pytest.mark.parametrize("path", REQUIRED)
-def test_each_required_member_is_named_when_it_is_missing(good: Json, path: str) -> None:
+def test_h042_each_required_member_is_named_when_it_is_missing(good: Json, path: str) -> None:
     _, message = refusal(place(good, path, ...))
     assert f"{path.removeprefix('services.0.')} is missing" in message
 
@@ -150,7 +150,7 @@ def leaves(found: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
-def test_each_member_is_named_when_its_type_is_wrong(good: Json) -> None:
+def test_h043_each_member_is_named_when_its_type_is_wrong(good: Json) -> None:
     wrongs: tuple[object, ...] = (True, 1, 1.5, "5", [], {}, [1])
     checked = 0
     for path in [*leaves(good), "image", "services", "services.1.stop"]:

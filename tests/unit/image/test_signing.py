@@ -133,34 +133,6 @@ def test_without_that_refusal_a_constant_signs_everything() -> None:
     assert signers(carrying(b"\x01" + bytes(63)), [weak])
 
 
-def test_every_flipped_bit_of_an_envelope_is_refused_or_changes_nothing() -> None:
-    raw = sign(PAYLOAD, [private_key()])
-    key_id = range(raw.index(b'"keyid":"') + 9, raw.index(b'","sig"'))
-    for bit in range(8 * len(raw)):
-        bad = bytearray(raw)
-        bad[bit // 8] ^= 1 << bit % 8
-        try:
-            found = parse_envelope(bytes(bad))
-        except ImageRefusedError:
-            continue
-        accepted = signers(found, [public(1)])
-        assert not accepted or (bit // 8 in key_id and found.payload == PAYLOAD)
-
-
-def test_every_deleted_doubled_or_swapped_byte_is_refused_or_changes_nothing() -> None:
-    raw = sign(PAYLOAD, [private_key()])
-    for at in range(len(raw)):
-        deleted = raw[:at] + raw[at + 1 :]
-        doubled = raw[: at + 1] + raw[at:]
-        swapped = raw[:at] + raw[at + 1 : at + 2] + raw[at : at + 1] + raw[at + 2 :]
-        for bad in (deleted, doubled, swapped):
-            try:
-                found = parse_envelope(bad)
-            except ImageRefusedError:
-                continue
-            assert not signers(found, [public(1)]) or found.payload == PAYLOAD
-
-
 def test_key_files_are_read_and_others_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     path.write_bytes(pem(private_key()))
