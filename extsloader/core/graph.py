@@ -107,9 +107,7 @@ def _shortest_way_back(edges: Edges, start: ServiceName) -> tuple[ServiceName, .
 def _trace(
     came_from: Mapping[ServiceName, ServiceName], start: ServiceName, last: ServiceName
 ) -> tuple[ServiceName, ...]:
-    way = [start, last] if last != start else [start]
+    way = [start, last]
     while way[-1] != start:
         way.append(came_from[way[-1]])
-    if way == [start]:
-        return (start, start)
     return tuple(reversed(way))
