@@ -19,7 +19,8 @@ from extsloader.settings.problem import SettingProblem
 
 PREFIX = "EXTSLOADER_"
 FOR_OTHERS = frozenset({"EXTSLOADER_SOCKET"})  # extsloaderctl's
-MAX_FILE = 1 << 20  # bytes
+MAX_FILE = 64 << 10  # bytes; names of many parts take tomllib a time that grows with the square
+MAX_DEPTH = 8  # tables in tables; there are two
 
 Key = tuple[str, ...]
 
@@ -33,12 +34,14 @@ class Layers:
     problems: list[SettingProblem] = field(default_factory=list)
 
     def put(self, table: Mapping[str, Any], origin: str) -> None:
-        """Lay one table over what is there."""
+        """Lay one table over what is there. Raises ValueError for tables in tables without end."""
         self._merge(self.tree, table, origin, ())
 
     def _merge(
         self, below: dict[str, Any], table: Mapping[str, Any], origin: str, above: Key
     ) -> None:
+        if len(above) > MAX_DEPTH:
+            raise ValueError(f"tables more than {MAX_DEPTH} deep")
         for name, value in table.items():
             key = (*above, name)
             if isinstance(value, dict):
@@ -71,9 +74,9 @@ def read_environment(layers: Layers, environ: Mapping[str, str]) -> None:
             continue
         key = tuple(variable.removeprefix(PREFIX).lower().split("__"))
         value: Any = text
-        with suppress(ValueError):  # the check of the type says what is wrong
+        with suppress(ValueError, RecursionError):  # the check of the type says what is wrong
             value = _converter(defaults, key)(text)
-        for name in reversed(key):
+        for name in reversed(key[:MAX_DEPTH]):
             value = {name: value}
         layers.put(value, variable)
 
@@ -82,16 +85,16 @@ def _read_file(layers: Layers, path: Path) -> None:
     try:
         with os.fdopen(_open(path), "rb") as file:
             problem = _refuse_writable(path, os.fstat(file.fileno()))
-            table = tomllib.loads(_decode(file.read(MAX_FILE + 1)))
+            layers.put(tomllib.loads(_decode(file.read(MAX_FILE + 1))), str(path))
     except OSError as error:
         hint = "create it, or leave --config out to take the defaults"
         got = error.strerror or str(error)
         layers.problems.append(SettingProblem(str(path), "", "a file that can be read", got, hint))
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are ones
+    except (ValueError, RecursionError) as error:  # those of TOML and UTF-8 are ValueErrors
         hint = "mend the line, see https://toml.io"
-        layers.problems.append(SettingProblem(str(path), "", "TOML in UTF-8", str(error), hint))
+        got = "lists without end" if isinstance(error, RecursionError) else str(error)
+        layers.problems.append(SettingProblem(str(path), "", "TOML in UTF-8", got, hint))
     else:
-        layers.put(table, str(path))
         if problem:
             layers.problems.append(problem)
 
@@ -107,7 +110,7 @@ def _open(path: Path) -> int:
 
 def _decode(content: bytes) -> str:
     if len(content) > MAX_FILE:
-        raise ValueError("more than 1 MiB")
+        raise ValueError(f"more than {MAX_FILE} bytes")
     return content.decode()
 
 
