@@ -10,9 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 import msgspec
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -20,10 +18,28 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import ErrorDetails, PydanticKnownError, core_schema
+from pydantic_core import ErrorDetails, core_schema
 
+from extsloader.image.fields import (
+    TIME,
+    Arguments,
+    Bytes,
+    Host,
+    Name,
+    Names,
+    Port,
+    ProbePath,
+    Range,
+    Rate,
+    Seconds,
+    Sha256,
+    Time,
+    Weight,
+    Word,
+    Words,
+    at_most,
+)
 from extsloader.image.relations import (
     MAX_SERVICES,
     Finding,
@@ -38,60 +54,7 @@ from extsloader.model.manifest import parse_time
 from extsloader.model.reasons import Code
 
 SCHEMA = 1
-RESERVED = frozenset({"con", "extsloader", "self", "tasks"})
-"""Names of our own and of special files, kept out of paths that are built from service names."""
-
 _SHOWN = 10  # problems in one sentence
-
-
-def _check_time(text: str) -> str:
-    parse_time(text)
-    return text
-
-
-def _check_name(name: str) -> str:
-    if name in RESERVED:
-        raise ValueError("is reserved")
-    return name
-
-
-def _at_most(count: int, *, least: int | None = None) -> tuple[FieldInfo, BeforeValidator]:
-    """Length first: pydantic by itself names what is wrong with each of 10,000 items."""
-
-    def check(value: Any) -> Any:
-        if isinstance(value, list) and len(value) > count:
-            found = {"field_type": "Array", "max_length": count, "actual_length": len(value)}
-            raise PydanticKnownError("too_long", found)
-        return value
-
-    limits = Field(strict=False, min_length=least, max_length=count)
-    return limits, BeforeValidator(check)
-
-
-# The patterns are anchored and ASCII only: "$" is the very end here, before no newline.
-_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"
-_NAME = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"
-
-Name = Annotated[str, Field(pattern=_NAME), AfterValidator(_check_name)]
-Time = Annotated[str, Field(pattern=_TIME), AfterValidator(_check_time)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}$")]
-Range = Annotated[str, Field(pattern=r"^([0-9]{1,9}(\.[0-9]{1,9}){0,3})?$")]
-Bytes = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
-Weight = Annotated[int, Field(ge=1, le=10000)]
-Rate = Annotated[int, Field(ge=BLOCK, le=MAX_INTEGER)]
-Seconds = Annotated[float, Field(ge=0.1, le=3600)]
-# A JSON array becomes a tuple, a JSON string an enum member: the only conversions there are.
-Names = Annotated[tuple[Name, ...], *_at_most(MAX_SERVICES)]
-Words = Annotated[tuple[Word, ...], *_at_most(256)]
-Arguments = Annotated[
-    tuple[Annotated[str, Field(min_length=1, max_length=4096)], ...], *_at_most(64)
-]
-
-
-Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,255}$")]
-Port = Annotated[int, Field(ge=0, le=65535)]
-ProbePath = Annotated[str, Field(pattern=r"^(/[!-~]{0,1023})?$")]
 
 
 class _Strict(BaseModel):
@@ -141,7 +104,7 @@ class Compatible(_Strict):
     """Which devices the image is meant for."""
 
     arch: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,16}$")]
-    hypervisors: Annotated[tuple[Name, ...], *_at_most(16, least=1)]
+    hypervisors: Annotated[tuple[Name, ...], *at_most(16, least=1)]
     core_min: Range = ""
     core_max: Range = ""
     device_ids: Words = ()
@@ -189,11 +152,11 @@ class Conditions(_Strict):
     """What the device must be like for a service to run."""
 
     paths: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^/[!-~]{1,1023}$")], ...], *_at_most(16)
+        tuple[Annotated[str, Field(pattern=r"^/[!-~]{1,1023}$")], ...], *at_most(16)
     ] = ()
-    hypervisors: Annotated[tuple[Name, ...], *_at_most(16)] = ()
+    hypervisors: Annotated[tuple[Name, ...], *at_most(16)] = ()
     command_line: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^[!-~]{1,256}$")], ...], *_at_most(16)
+        tuple[Annotated[str, Field(pattern=r"^[!-~]{1,256}$")], ...], *at_most(16)
     ] = ()
 
 
@@ -272,10 +235,10 @@ class Manifest(_Strict):
     version: Word
     sequence: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
     issued_at: Time
-    expires: Annotated[str, Field(pattern=f"^({_TIME[1:-1]})?$")] = ""
+    expires: Annotated[str, Field(pattern=f"^({TIME[1:-1]})?$")] = ""
     image: ImageSpec
     compatible: Compatible
-    services: Annotated[tuple[Service, ...], *_at_most(MAX_SERVICES, least=1)]
+    services: Annotated[tuple[Service, ...], *at_most(MAX_SERVICES, least=1)]
 
     @field_validator("expires")
     @classmethod
