@@ -30,7 +30,7 @@ OUT := images/out
 BOOTSTRAP := $(OUT)/rootfs_bootstrap-$(HV).yml $(if $(DEBUG),$(OUT)/rootfs_debug-$(HV).yml)
 
 .DEFAULT_GOAL := help
-.PHONY: help root setup demo test test-fast test-root test-vm test-hostile fuzz lint fmt generate lock bench clean \
+.PHONY: help root setup demo test test-fast test-root test-vm test-hostile fuzz mutants lint fmt generate lock bench clean \
   definitions pkgs_rootfs bootstrap_rootfs multi_rootfs live-bootstrap keys current \
   run-bootstrap run-bootstrap-with-pkgs
 
@@ -105,6 +105,9 @@ test-hostile: root setup ## every row of docs/hostile-inputs.md, one line each (
 FUZZ_SECONDS ?= 300
 fuzz: setup ## made-up bytes for every reader of untrusted ones, FUZZ_SECONDS for each
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(PYTEST) -q tests/fuzz --timeout 0 -n $(JOBS)
+
+mutants: setup ## spoil the deciding modules one operator at a time: do the tests notice?
+	$(BIN)/python -m bench.mutants
 
 lint: setup ## ruff, mypy, import-linter, shellcheck
 	$(BIN)/ruff format --check --quiet .
