@@ -31,13 +31,20 @@ def admits(world: World, moment: Moment) -> bool:
     return found.refusal is None and not found.asking and _is_fresh(found, moment)
 
 
+def take_answer(world: World, load: Load | None, moment: Moment) -> Step:
+    """The reading that was asked for."""
+    answered = replace(world.admission, asking=False)
+    return take_load(replace(world, admission=answered), load, moment)
+
+
 def take_load(world: World, load: Load | None, moment: Moment) -> Step:
     """A new reading; without one every start is admitted."""
     before = world.admission
     refusal = _judge(load, world.settings.limits) if load else None
-    now = replace(before, load=load, read_at=moment.now, asking=False, refusal=refusal)
+    now = replace(before, load=load, read_at=moment.now, refusal=refusal)
     if not refusal:
-        now = Admission(load=load, read_at=moment.now if load else 0.0)
+        read_at = moment.now if load else 0.0
+        now = Admission(load=load, read_at=read_at, asking=before.asking)
     cancel = (CancelTimer(TIMER),) if before.deferred and not refusal else ()
     return Step(world if now == before else replace(world, admission=now), cancel)
 

@@ -73,7 +73,7 @@ def _apply(world: World, event: Event, moment: Moment) -> Step:
         case ev.ServiceCreated(load=load) if load:
             return services.take(world, event, moment).then(admission.take_load, load, moment)
         case ev.LoadRead(load):
-            return admission.take_load(world, load, moment)
+            return admission.take_answer(world, load, moment)
         case ev.TimerFired(timer):
             return _fire(world, timer, moment)
         case ev.StopAsked():

@@ -137,14 +137,16 @@ def test_h075_the_bytes_decide_what_a_medium_is(tmp_path: Path, asked: Request) 
     assert found.code is Code.FS_TYPE
 
 
-@pytest.mark.parametrize("name", ["LD_PRELOAD=/x", "PATH=/x", "A=B=C", "1A=x", "A= "])
+@pytest.mark.parametrize("name", ["LD_PRELOAD=/x", "PATH=/x", "A=B=C", "A= "])
 def test_h076_variables_are_the_containers_own(name: str) -> None:
     result = bundles.plan(bundles.process(env=[name]))
     assert isinstance(result, ContainerPlan)
     assert f'"{name}"' in result.spec
 
 
-@pytest.mark.parametrize("env", [["=x"], [""], ["A"], ["A\0B=x"], [1], "A=1", ["A=1"] * 40_000])
+@pytest.mark.parametrize(
+    "env", [["=x"], ["1A=x"], [""], ["A"], ["A\0B=x"], [1], "A=1", ["A=1"] * 40_000]
+)
 def test_h076_variables_that_are_none_or_too_many(env: object) -> None:
     result = bundles.plan(bundles.process(env=env))
     assert isinstance(result, Problem)

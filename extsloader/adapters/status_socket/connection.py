@@ -105,12 +105,13 @@ class Connection:
             raise GoneError from None
 
     async def _read_request(self) -> Request:
+        self._bodiless = False
         head = await self._next_event()
         if not isinstance(head, h11.Request):
             raise GoneError  # it closed between two requests
+        self._bodiless = head.method == b"HEAD"  # RFC 9110, 9.3.2
         if isinstance(await self._next_event(), h11.Data):
             raise h11.RemoteProtocolError("no body is expected", error_status_hint=413)
-        self._bodiless = head.method == b"HEAD"  # RFC 9110, 9.3.2
         headers = {name: value.decode("latin-1") for name, value in head.headers}
         return Request(
             method=head.method.decode("ascii"),

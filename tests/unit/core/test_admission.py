@@ -77,7 +77,9 @@ def test_an_old_reading_counts_for_nothing_and_a_new_one_is_asked_for_once() -> 
     assert asked.effects == (fx.ReadLoad(),)
     assert hold_up(asked.world, now=9) == Step(asked.world)
     assert not admits(asked.world, now=9)
-    told = admission.take_load(asked.world, PLENTY, builders.moment(9)).world
+    meanwhile = admission.take_load(asked.world, PLENTY, builders.moment(9)).world
+    assert meanwhile.admission.asking, "a new container brings one, too"
+    told = admission.take_answer(asked.world, PLENTY, builders.moment(9)).world
     assert admits(told, now=9)
 
 
@@ -92,7 +94,7 @@ def test_without_room_the_next_look_is_put_off_longer_and_longer() -> None:
         now += timer.delay
         asked = hold_up(admission.fire(step.world).world, now)
         assert asked.effects == (fx.ReadLoad(),)
-        full = admission.take_load(asked.world, NOTHING, builders.moment(now)).world
+        full = admission.take_answer(asked.world, NOTHING, builders.moment(now)).world
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
 
 
