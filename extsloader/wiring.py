@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 import extsloader
+from extsloader.adapters.agent_files import AgentFiles
 from extsloader.adapters.cgroups.factory import open_cgroups
 from extsloader.adapters.clock import read_moment
 from extsloader.adapters.directory import FileSources
@@ -25,9 +27,11 @@ from extsloader.adapters.machine_facts import (
     read_machine,
     read_memory,
 )
+from extsloader.adapters.mounts.images import mountpoint
 from extsloader.adapters.mounts.port import Mounts
 from extsloader.adapters.notify import Notifier, take_notifier
 from extsloader.adapters.oci.runtime import OciRuntime
+from extsloader.adapters.pubsub import Publisher, Subscriber, Topic
 from extsloader.adapters.readiness import ServiceReadiness
 from extsloader.adapters.service_log import ServiceLogs
 from extsloader.adapters.state_file import StateFile
@@ -38,6 +42,7 @@ from extsloader.adapters.udev import UdevSources
 from extsloader.adapters.verifier import Verifier
 from extsloader.core.history import begin, collect, is_possible
 from extsloader.core.integrity import explain_integrity, name_integrity
+from extsloader.core.slot import narrow
 from extsloader.model.control import Verb
 from extsloader.model.effects import Effect, KeepSocket, Reply
 from extsloader.model.errors import MachineError
@@ -47,22 +52,26 @@ from extsloader.model.events import (
     EffectFailed,
     HandOverAsked,
     HistorySaved,
+    PillarHeard,
     StopAsked,
 )
 from extsloader.model.history import Ending, History
 from extsloader.model.isolation import HANDED_OVER
 from extsloader.model.machine import Machine
+from extsloader.model.pillar import AGENT, PillarConfig
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.settings import Settings
 from extsloader.model.status import AgentStatus, Change
 from extsloader.model.trust import Bounds
 from extsloader.model.world import World
 from extsloader.ports.machine import CgroupPort, Ports, SourcePort
+from extsloader.ports.pillar import PillarPorts
 from extsloader.runtime.control import Control
 from extsloader.runtime.executor import Executor
 from extsloader.runtime.hub import Hub, Live
 from extsloader.runtime.loop import Loop
 from extsloader.runtime.memory_work import Recollection, decode_clock, decode_memory, recall
+from extsloader.runtime.pillar import PillarLink
 from extsloader.runtime.tasks import Tasks
 from extsloader.runtime.threads import Threads
 from extsloader.settings.start import Process
@@ -105,6 +114,11 @@ async def serve(
     """Run until asked to stop; returns the last world. Raises MachineError if it cannot start."""
     async with AsyncExitStack() as stack:
         stack.callback(os.close, take_lock(settings.paths.run))
+        link = open_pillar(settings, journal)
+        if link is not None:
+            stack.callback(link.end)
+            settings = narrow(settings, link.slot)
+            load = partial(_load_narrowed, load, link.slot)
         machine = read_machine(settings)
         journal.log.info(
             "image integrity",
@@ -129,7 +143,7 @@ async def serve(
         )
         if begun.previous:
             journal.log.info("the run before", reason=begun.previous.message)
-        world = await _run(Agent(begun, ports, threads, journal, notifier), stack)
+        world = await _run(Agent(begun, ports, threads, journal, notifier), link, stack)
     return replace(world, leftovers=(*world.leftovers, *left))
 
 
@@ -176,6 +190,27 @@ def build_ports(
         seal=None if find_no_tpm() else TpmIndex(decode=decode_memory),
         clock=StateFile(path=Path(paths.clock), kind="clock", decode=decode_clock),
     )
+
+
+def open_pillar(settings: Settings, journal: Journal) -> PillarLink | None:
+    """Be one of Pillar's agents, if that is wanted. Raises MachineError(E_BUSY) beside another."""
+    if not settings.pillar.enabled:
+        return None
+    run = settings.paths.pillar
+    files = AgentFiles(run)
+    ports = PillarPorts(
+        publisher=Publisher(Topic(agent=AGENT, name="ExtsloaderStatus", run=run)),
+        subscriber=Subscriber(Topic(agent="zedagent", name="ConfigItemValueMap", run=run)),
+        files=files,
+    )
+    link = PillarLink(settings, files.read_slot(), ports, read_moment, journal.log)
+    link.begin()
+    return link
+
+
+def _load_narrowed(load: Callable[[], Settings], slot: str) -> Settings:
+    """Raises SettingsError."""
+    return narrow(load(), slot)
 
 
 def _first_world(settings: Settings, machine: Machine, recollection: Recollection) -> World:
@@ -255,6 +290,19 @@ class Agent:
         """Take over the configuration: SIGHUP."""
         self.loop.put(Asked(verb=Verb.RELOAD, uid=0))
 
+    def join(self, link: PillarLink) -> None:
+        """Live among Pillar's agents."""
+        mounted = partial(mountpoint, self.settings.paths.run)
+        telling = self.tasks.spawn("tell Pillar", link.report(self.hub, mounted))
+        # A bug in telling is for the watchdog: an old "ready" must not stand for ever.
+        alive = self.loop.is_alive
+        self.tasks.spawn("beat", link.beat(lambda: alive() and not telling.done()))
+        link.listen(self._take_pillar)
+
+    def _take_pillar(self, config: PillarConfig) -> None:
+        self._journal.set_level(config.log_level)
+        self.loop.put(PillarHeard(config.held))
+
     def _execute(self, effect: Effect) -> None:
         match effect:
             case Reply(request, answer):
@@ -276,7 +324,7 @@ class Agent:
             self.notifier.say(f"{change.new}: {change.reason}")
 
 
-async def _run(agent: Agent, stack: AsyncExitStack) -> World:
+async def _run(agent: Agent, link: PillarLink | None, stack: AsyncExitStack) -> World:
     await agent.socket.start()
     stack.push_async_callback(agent.socket.close)
     stack.push_async_callback(agent.tasks.close)
@@ -293,6 +341,8 @@ async def _run(agent: Agent, stack: AsyncExitStack) -> World:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOPPING, signal.SIGHUP, signal.SIGUSR2))
     _keep_alive(agent.notifier)
     agent.loop.put(AgentStarted(agent.providers))
+    if link is not None:
+        agent.join(link)
     agent.notifier.ready()
     world = await agent.loop.run()
     left = list(world.leftovers)

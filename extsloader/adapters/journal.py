@@ -20,6 +20,7 @@ from typing import Any
 
 import structlog
 
+from extsloader.model.pillar import AGENT
 from extsloader.model.severity import Severity, severity
 from extsloader.model.status import Change
 from extsloader.model.text import printable
@@ -28,6 +29,11 @@ MAX_LINE = 4096  # bytes, line end included
 PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}  # sd-daemon(3)
 LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning"}
 HEADER = ("level", "time", "event", "id", "subject", "old", "new", "reason", "code")
+LOGRUS = {"critical": "fatal"}
+"""What newlogd calls a level otherwise; it sends no line with an unknown one on."""
+
+VERBOSITY = {"all": 0, "trace": 0, "debug": 10, "info": 20, "warning": 30, "warn": 30, "error": 40}
+"""What is logged at all; of the other words ("fatal", "panic", "none") only `critical` is left."""
 
 
 class LineWriter:
@@ -74,6 +80,11 @@ class Journal:
 
     log: structlog.typing.FilteringBoundLogger
     writer: LineWriter
+    threshold: "Threshold"
+
+    def set_level(self, name: str) -> None:
+        """Log from this level on, as EVE names them."""
+        self.threshold.level = VERBOSITY.get(name, logging.CRITICAL)
 
     def write_change(self, change: Change) -> None:
         """One line; its level follows from how bad the new state is."""
@@ -91,21 +102,38 @@ def open_journal(
 ) -> Journal:
     """`log_format` is "text" or "json". Text carries priorities when the journal reads it."""
     writer = LineWriter(descriptor)
+    threshold = Threshold()
     render: structlog.typing.Processor = _render_json
     if log_format == "text":
         render = _TextRenderer(for_journal=_is_journal(descriptor, environ))
     log = structlog.wrap_logger(
         writer,
         processors=[
+            threshold,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%SZ", key="now"),
             _keep_own_time,
             _name_error,
             render,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
     )
-    return Journal(log, writer)
+    return Journal(log, writer, threshold)
+
+
+class Threshold:
+    """The first step: drops what is not to be logged. The level may change at any time."""
+
+    def __init__(self) -> None:
+        self.level = logging.INFO
+
+    def __call__(
+        self, _logger: object, method: str, fields: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        """Called by structlog. Raises DropEvent."""
+        if VERBOSITY.get(method, logging.CRITICAL) < self.level:
+            raise structlog.DropEvent
+        return fields
 
 
 class LibraryLog(logging.Handler):
@@ -171,8 +199,14 @@ def _name_error(
 
 
 def _render_json(_logger: object, _method: str, fields: Mapping[str, Any]) -> str:
-    """One object that is a whole one within a line: its longest text is cut until it fits."""
-    while len(line := json.dumps(fields, default=str)) >= MAX_LINE:
+    """One object that is a whole one within a line: its longest text is cut until it fits.
+
+    With the names that EVE's newlogd knows. It reads `pid` as a number, and cuts at 8192 bytes.
+    """
+    fields = {**fields, "msg": fields["event"], "pid": os.getpid(), "source": AGENT}
+    fields["level"] = LOGRUS.get(fields["level"], fields["level"])
+    del fields["event"]
+    while len(line := json.dumps(fields, default=str, sort_keys=True)) >= MAX_LINE:
         longest = max(fields, key=lambda name: len(str(fields[name])))
         text = str(fields[longest])
         fields = {**fields, longest: text[: len(text) // 2]}

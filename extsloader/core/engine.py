@@ -82,6 +82,8 @@ def _apply(world: World, event: Event, moment: Moment) -> Step:
             return Step(world) if world.stopping else _hand_over(world)
         case ev.Asked():
             return operators.ask(world, event, moment)
+        case ev.PillarHeard(held):
+            return Step(replace(world, held_by_pillar=held))
         case ev.SettingsLoaded(settings):
             return reload.take(world, settings)
         case ev.SettingsRefused(problems):

@@ -57,9 +57,13 @@ def find_place(settings: Settings) -> float:
 def find_holds(world: World) -> Holds:
     """Every service that is kept from running, whatever its image wants, and by what."""
     rollout, asked = world.settings.rollout, world.history.holds
-    if not (asked or rollout.allow or rollout.deny or world.safe):
+    pillar = world.held_by_pillar
+    if not (asked or rollout.allow or rollout.deny or world.safe or pillar):
         return {}
-    found = {name: _find_hold(name, asked.get(name), rollout) for name in world.services}
+    found = {
+        name: _find_hold(name, asked.get(name), rollout) or _find_pillar(pillar.get(name))
+        for name in world.services
+    }
     if world.safe:
         optional = HeldBy("excluded", "safe mode: it is not essential", safe_mode.LEAVE)
         found |= {name: found[name] or optional for name in safe_mode.find_optional(world)}
@@ -78,6 +82,10 @@ def _find_hold(name: ServiceName, asked: Hold | None, rollout: Rollout) -> HeldB
             "excluded", "rollout.allow does not name it", "change rollout.allow and reload"
         )
     return None
+
+
+def _find_pillar(reason: str | None) -> HeldBy | None:
+    return HeldBy("paused", reason, "change it in EVE's configuration") if reason else None
 
 
 def find_held(world: World) -> frozenset[ServiceName]:

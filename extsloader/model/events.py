@@ -1,5 +1,6 @@
 """Facts. They are the only way into the core; an adapter or the executor reports each once."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -281,6 +282,13 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class PillarHeard:
+    """EVE's configuration says that just these services shall not run, and why."""
+
+    held: Mapping[ServiceName, str]
+
+
+@dataclass(frozen=True, slots=True)
 class SettingsLoaded:
     """The configuration was read anew, and is good."""
 
@@ -343,6 +351,7 @@ Event = (
     | StopAsked
     | HandOverAsked
     | Asked
+    | PillarHeard
     | SettingsLoaded
     | SettingsRefused
     | HistorySaved

@@ -15,6 +15,7 @@ class Paths:
     state: str = "/persist/extsloader"
     watch: tuple[str, ...] = ("/persist/ext-imga.img", "/persist/ext-imgb.img")
     # files or directories (each *.img in them)
+    pillar: str = "/run"  # where Pillar's agents have their sockets and files
 
     def below(self, root: str) -> "Paths":
         """The same paths below the directory `root`."""
@@ -25,6 +26,7 @@ class Paths:
             run=prefix + self.run,
             state=prefix + self.state,
             watch=tuple(prefix + path for path in self.watch),
+            pillar=prefix + self.pillar,
         )
 
     @property
@@ -107,6 +109,16 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pillar:
+    """How the agent gets on with EVE's own agents."""
+
+    enabled: bool = False
+    partial: str = "ready"  # "failed": an update does not pass unless every service runs
+    watchdog: bool = True  # hanging or ending reboots the device
+    state_file: bool = True  # extsloader-state.json, for tools
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that an operator may set."""
 
@@ -125,3 +137,4 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     ceiling: Ceiling = field(default_factory=Ceiling)
+    pillar: Pillar = field(default_factory=Pillar)

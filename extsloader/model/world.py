@@ -167,6 +167,7 @@ class World:
     timed: tuple[float, float] | None = None  # boot time and wall clock at the last hourly look
     choosing: bool = False  # the timer that waits for other candidates runs
     overdue: bool = False  # it has run out: take the best there is
+    held_by_pillar: Mapping[ServiceName, str] = field(default_factory=dict)  # and why
     admission: Admission = Admission()
     restarts_paid: float = 0.0  # boot time up to which the restarts so far use the budget
     budget_spent: bool = False  # a restart waits for the budget's timer

@@ -38,6 +38,7 @@ class Loop:
         self._publish = publish
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()
         self._log = log
+        self._taken = self._noticed = 0
 
     @property
     def world(self) -> World:
@@ -48,6 +49,12 @@ class Loop:
         """Add a fact; never blocks. Bursts are coalesced by the adapters that report them."""
         self._inbox.put_nowait(event)
 
+    def is_alive(self) -> bool:
+        """Whether an event was taken since the last call, or none waits."""
+        alive = self._taken != self._noticed or self._inbox.empty()
+        self._noticed = self._taken
+        return alive
+
     async def run(self) -> World:
         """Decide until everything is stopped; returns the last world."""
         while not self._world.finished:
@@ -56,6 +63,7 @@ class Loop:
 
     def _take(self, event: Event) -> None:
         """No await in here: nobody ever sees half a step."""
+        self._taken += 1
         try:
             outcome = engine.step(self._world, event, self._clock())
         except IllegalTransitionError as error:

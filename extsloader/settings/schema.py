@@ -11,7 +11,15 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from extsloader.model.manifest import Profile
-from extsloader.model.settings import Ceiling, Limits, Paths, Rollout, Settings, Timeouts
+from extsloader.model.settings import (
+    Ceiling,
+    Limits,
+    Paths,
+    Pillar,
+    Rollout,
+    Settings,
+    Timeouts,
+)
 from extsloader.model.source import Filters, FsType
 
 SIZE = re.compile(r"(\d{1,15})([KMGT])(iB|B)?")
@@ -69,6 +77,7 @@ class PathsTable(_Table):
     run: RunPath = Paths().run
     state: Path = Paths().state
     watch: Annotated[tuple[Path, ...], Field(strict=False, max_length=64)] = Paths().watch
+    pillar: Path = Paths().pillar
 
 
 class FiltersTable(_Table):
@@ -147,6 +156,15 @@ class CeilingTable(_Table):
     profile: Annotated[Profile, Field(strict=False)] = Ceiling().profile
 
 
+class PillarTable(_Table):
+    """`[pillar]`."""
+
+    enabled: bool = Pillar().enabled
+    partial: Literal["ready", "failed"] = "ready"
+    watchdog: bool = Pillar().watchdog
+    state_file: bool = Pillar().state_file
+
+
 class SettingsTable(_Table):
     """The whole file."""
 
@@ -165,3 +183,4 @@ class SettingsTable(_Table):
     limits: LimitsTable = LimitsTable()
     timeouts: TimeoutsTable = TimeoutsTable()
     ceiling: CeilingTable = CeilingTable()
+    pillar: PillarTable = PillarTable()

@@ -6,7 +6,8 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
-from extsloader.adapters.pubsub import Item, Publisher, Subscriber, Topic
+from extsloader.adapters.pubsub import Publisher, Subscriber, Topic
+from extsloader.model.pillar import Item
 
 PATIENCE = 10.0  # seconds; everything here takes milliseconds
 
@@ -87,7 +88,10 @@ class Ear:
         self.told = 0
         self.odd: list[str] = []
         self._changed = asyncio.Event()
-        self.subscriber = Subscriber(topic, self._take, self._take_odd, redial=(0.0, 0.01))
+        self.subscriber = Subscriber(topic, redial=(0.0, 0.01))
+
+    def start(self) -> None:
+        self.subscriber.start(self._take, self._take_odd)
 
     def _take(self, items: Mapping[str, bytes]) -> None:
         self.items = items
@@ -111,7 +115,7 @@ class Ear:
 @contextlib.asynccontextmanager
 async def hearing(topic: Topic) -> AsyncIterator[Ear]:
     ear = Ear(topic)
-    ear.subscriber.start()
+    ear.start()
     try:
         yield ear
     finally:

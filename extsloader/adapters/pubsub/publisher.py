@@ -14,6 +14,7 @@ from extsloader.adapters.pubsub.listener import STAGE, listen
 from extsloader.adapters.pubsub.packets import Update
 from extsloader.adapters.pubsub.topic import Topic
 from extsloader.model.errors import MachineError
+from extsloader.model.pillar import Item
 from extsloader.model.reasons import Code
 
 ACCEPT_AGAIN = 1.0  # seconds, when there are no descriptors left
@@ -25,14 +26,6 @@ class Bounds:
 
     connections: int = 32  # Pillar has three
     patience: float = 30.0  # seconds for a request, and for one that does not read
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """The same JSON twice: Go sorts the keys on the wire, and a struct's fields in files."""
-
-    wire: bytes
-    file: bytes
 
 
 class Publisher:

@@ -19,18 +19,11 @@ BUFFER = packets.MAX_PACKET + 2  # what fills it was cut
 class Subscriber:
     """Keeps the items of the topic; all calls belong to the loop's thread."""
 
-    def __init__(
-        self,
-        topic: Topic,
-        on_items: Callable[[Mapping[str, bytes]], None],
-        on_odd: Callable[[str], None],
-        redial: tuple[float, ...] = REDIAL,
-    ) -> None:
-        """`on_items` gets all items after each change; `on_odd` once a connection what is wrong."""
+    def __init__(self, topic: Topic, redial: tuple[float, ...] = REDIAL) -> None:
         self._topic = topic
-        self._on_items = on_items
-        self._on_odd = on_odd
         self._redial = redial
+        self._on_items: Callable[[Mapping[str, bytes]], None] = lambda _items: None
+        self._on_odd: Callable[[str], None] = lambda _reason: None
         self._items: dict[str, bytes] = {}
         self._fresh: set[str] | None = None  # told since the connection began; None: synchronised
         self._tries = 0
@@ -38,8 +31,24 @@ class Subscriber:
         self._peer: socket.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def start(self) -> None:
-        """Connect, now or when the publisher is there."""
+    def start(
+        self, on_items: Callable[[Mapping[str, bytes]], None], on_odd: Callable[[str], None]
+    ) -> None:
+        """Connect, now or when the publisher is there.
+
+        `on_items` gets all items after each change; `on_odd` once a connection what is wrong.
+        """
+        self._on_items, self._on_odd = on_items, on_odd
+        self._dial()
+
+    def close(self) -> None:
+        """Hear nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._hang_up()
+
+    def _dial(self) -> None:
         self._timer = None
         peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
@@ -52,13 +61,6 @@ class Subscriber:
         self._peer, self._fresh, self._said_odd = peer, set(), False
         asyncio.get_running_loop().add_reader(peer, self._read, peer)
 
-    def close(self) -> None:
-        """Hear nothing any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._hang_up()
-
     def _hang_up(self) -> None:
         if self._peer is not None:
             asyncio.get_running_loop().remove_reader(self._peer)
@@ -68,7 +70,7 @@ class Subscriber:
     def _try_again(self) -> None:
         pause = self._redial[min(self._tries, len(self._redial) - 1)]
         self._tries += 1
-        self._timer = asyncio.get_running_loop().call_later(pause, self.start)
+        self._timer = asyncio.get_running_loop().call_later(pause, self._dial)
 
     def _read(self, peer: socket.socket) -> None:
         """One packet for each turn of the loop: a flood must not hold up the others."""

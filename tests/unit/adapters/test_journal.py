@@ -60,7 +60,9 @@ def test_a_change_for_programs(pipe: tuple[int, int]) -> None:
     journal.write_change(CHANGE)
     journal.writer.close()
     assert json.loads(_read(pipe[0])) == {
-        "event": "change",
+        "msg": "change",
+        "pid": os.getpid(),
+        "source": "extsloader",
         "level": "warning",
         "time": "2023-11-14T22:13:20Z",
         "id": 5,
