@@ -32,8 +32,17 @@ HEADER = ("level", "time", "event", "id", "subject", "old", "new", "reason", "co
 LOGRUS = {"critical": "fatal"}
 """What newlogd calls a level otherwise; it sends no line with an unknown one on."""
 
-VERBOSITY = {"all": 0, "trace": 0, "debug": 10, "info": 20, "warning": 30, "warn": 30, "error": 40}
-"""What is logged at all; of the other words ("fatal", "panic", "none") only `critical` is left."""
+VERBOSITY = {
+    "all": 0,
+    "trace": 0,
+    "debug": 10,
+    "info": 20,
+    "warning": 30,
+    "warn": 30,
+    "error": 40,
+    "none": 60,
+}
+"""What logrus names, in numbers of `logging`; the others ("fatal", "panic") are critical."""
 
 
 class LineWriter:

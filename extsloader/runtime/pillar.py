@@ -106,10 +106,10 @@ class PillarLink:
         if status == self._told:
             return
         self._told = status
-        self._try(lambda: self._ports.publisher.publish(KEY, _encode(status)))
         if self._settings.state_file:
             content = encode(pillar.show_state_file(status, self._clock().wall))
             self._try(lambda: self._ports.files.write_state(content))
+        self._try(lambda: self._ports.publisher.publish(KEY, _encode(status)))
 
     def _look(self) -> None:
         config = pillar_config.read(self._items, self._ports.files.read_overrides())

@@ -29,6 +29,7 @@ from tests.fakes.real_images import write_keys
 PROJECT = Path(__file__).parents[2]
 HIERARCHIES = Path("/sys/fs/cgroup")
 PATIENCE = 15.0  # seconds; everything here takes a fraction of one on a quiet machine
+KEPT = ("log", "ExtsloaderStatus")  # below the run directory, for people and tools
 STOP_WITHIN = 10.0  # seconds that SIGTERM may take, whatever the agent is doing
 
 
@@ -223,7 +224,7 @@ class RealAgent:
             *(f"loop device on {name}" for name in self.loops()),
             *(f"group {group}" for group in self.groups()),
             *(f"process {pid} ({line})" for pid, line in self.processes().items()),
-            *(f"file {path}" for path in self.run.glob("*/*") if path.parent.name != "log"),
+            *(f"file {path}" for path in self.run.glob("*/*") if path.parent.name not in KEPT),
             *(f"socket {path}" for path in self.run.glob("*.sock")),
         ]
 

@@ -15,7 +15,7 @@ RESTARTED = "restarted"
 
 
 class Checkpoint:
-    """One directory. Calls block as long as its file system does; below /run that is memory."""
+    """One directory, in memory: no call blocks."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -63,22 +63,13 @@ class Checkpoint:
         return self._directory / name
 
     def _replace(self, path: Path, content: bytes) -> None:
+        """Whole for readers. Not synced, as Go does: no file below /run outlives a power cut."""
         descriptor, temporary = tempfile.mkstemp(prefix="tmp", dir=self._directory)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
             Path(temporary).rename(path)
         except OSError:
             with suppress(OSError):
                 Path(temporary).unlink()
             raise
-        self._sync()
-
-    def _sync(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -62,23 +62,25 @@ class Publisher:
         self._accept_from_now()
 
     def publish(self, key: str, item: Item) -> None:
-        """Tell it to everybody. Raises MachineError, after having told it, for the file."""
+        """Tell it to everybody. Raises MachineError when only its file could not be written."""
         self._check_size(key, item)
         self._publication.items[key] = item.wire
-        self._flush()
         try:
             self._checkpoint.write(key, item.file)
         except OSError as error:
             raise _fail(error) from error
+        finally:
+            self._flush()
 
     def unpublish(self, key: str) -> None:
         """There is no such item any more. Raises MachineError for the file."""
         self._publication.items.pop(key, None)
-        self._flush()
         try:
             self._checkpoint.remove(key)
         except OSError as error:
             raise _fail(error) from error
+        finally:
+            self._flush()
 
     def signal_restarted(self) -> None:
         """Everything that was known before this agent's start has been told anew.
@@ -105,11 +107,12 @@ class Publisher:
 
     def _set_restarted(self, count: int) -> None:
         self._publication.restarted = count
-        self._flush()
         try:
             self._checkpoint.write_restarted(count)
         except OSError as error:
             raise _fail(error) from error
+        finally:
+            self._flush()
 
     def _flush(self) -> None:
         for connection in tuple(self._connections):

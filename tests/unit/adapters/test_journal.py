@@ -199,3 +199,38 @@ def _log_an_error(journal: Journal) -> None:
     except ZeroDivisionError:
         logger.exception("boom\nwith more lines")
     logger.removeHandler(handler)
+
+
+def test_a_line_for_newlogd_has_sorted_keys_and_logrus_levels(pipe: tuple[int, int]) -> None:
+    journal = open_journal("json", pipe[1], {})
+    journal.log.critical("stopped", code="E_BUSY")
+    journal.writer.close()
+    line = _read(pipe[0])
+    fields = json.loads(line)
+    assert list(fields) == sorted(fields)
+    assert (fields["level"], fields["msg"]) == ("fatal", "stopped")
+
+
+@pytest.mark.parametrize(
+    ("level", "written"),
+    [
+        ("all", "debug info warning error critical"),
+        ("debug", "debug info warning error critical"),
+        ("info", "info warning error critical"),
+        ("warn", "warning error critical"),
+        ("error", "error critical"),
+        ("panic", "critical"),
+        ("none", ""),
+    ],
+)
+def test_the_level_can_change_while_the_agent_runs(
+    pipe: tuple[int, int], level: str, written: str
+) -> None:
+    journal = open_journal("text", pipe[1], {})
+    journal.set_level(level)
+    for name in ("debug", "info", "warning", "error", "critical"):
+        getattr(journal.log, name)("x")
+    journal.writer.msg("- end")
+    journal.writer.close()
+    levels = [line.split()[1] for line in _read(pipe[0]).splitlines()]
+    assert levels == [*written.split(), "end"]

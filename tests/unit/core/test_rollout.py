@@ -95,3 +95,12 @@ def test_who_requires_a_held_service_cannot_run_either() -> None:
     world = image(history=History(holds={A: Hold.PAUSED}))
     assert rollout.find_held(world) == {A, B}
     assert fleet.find_wishes(world) == {A: False, B: False, C: True}
+
+
+def test_pillar_holds_services_and_an_operator_is_asked_first() -> None:
+    held = {A: "Pillar's setting x is false", B: "the override file of b says disabled"}
+    world = worlds.running(*map(builders.service, "abc"))
+    world = replace(world, held_by_pillar=held, history=History(holds={A: Hold.STOPPED}))
+    found = rollout.find_holds(world)
+    assert {name: hold.state for name, hold in found.items()} == {A: "stopped", B: "paused"}
+    assert found[B].reason == held[B]

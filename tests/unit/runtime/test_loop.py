@@ -55,3 +55,15 @@ async def test_an_impossible_report_is_logged_and_ignored() -> None:
     assert logs[0]["log_level"] == "critical"
     assert logs[0]["event_type"] == "Refused"
     assert len(shell.worlds) == 1
+
+
+async def test_a_loop_is_alive_while_it_takes_events_or_has_none() -> None:
+    shell = Shell()
+    assert shell.loop.is_alive()
+    shell.loop.put(ev.SourceGone("/dev/sdx"))
+    assert not shell.loop.is_alive()  # nobody takes it
+    shell.loop.put(ev.StopAsked())
+    await shell.loop.run()
+    shell.loop.put(ev.StopAsked())
+    assert shell.loop.is_alive()  # some were taken since
+    assert not shell.loop.is_alive()
