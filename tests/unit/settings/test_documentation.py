@@ -4,6 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from extsloader.model.settings import Settings
+from extsloader.settings.check import check
 
 PAGE = Path(__file__).parents[3] / "docs/operations.md"
 
@@ -19,3 +20,13 @@ def test_every_setting_is_in_the_table() -> None:
         for inner in fields(value):
             full, short = f"`{item.name}.{inner.name}`", f"`.{inner.name}`"
             assert full in keys or short in keys, full
+
+
+def test_the_settings_for_eve_are_good(tmp_path: Path) -> None:
+    text = (PAGE.parent / "eve.md").read_text()
+    file = tmp_path / "extsloader.toml"
+    file.write_text(text.split("```toml\n")[1].split("```")[0])
+    settings, problems = check(str(file), "/", {})
+    assert not problems
+    assert settings
+    assert settings.pillar.enabled
