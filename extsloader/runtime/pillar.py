@@ -54,6 +54,7 @@ class PillarLink:
         except MachineError:
             self._ports.publisher.close()
             raise
+        self._tell(status)  # the state file may be an earlier agent's
         if self._settings.watchdog:
             self._try(self._ports.files.register)
 
@@ -62,11 +63,10 @@ class PillarLink:
         generation = -1
         while True:
             snapshot = await self._wait(status, generation)
-            generation = snapshot.generation
-            first = self._told is None
             self._tell(self._map(snapshot, mountpoint))
-            if first:
+            if generation < 0:
                 self._try(self._ports.publisher.signal_restarted)
+            generation = snapshot.generation
             await asyncio.sleep(PAUSE)
 
     async def beat(self, is_alive: Callable[[], bool]) -> None:

@@ -124,6 +124,16 @@ async def test_what_makes_no_sense_is_dropped_and_said_once(
     listener.close()
 
 
+async def test_a_silent_publisher_is_waited_for_without_waiting(there: Topic, ear: Ear) -> None:
+    listener = Listener(there)
+    await answer(listener)
+    assert (ear.items, ear.told, ear.odd) == ({}, 0, [])
+    listener.close()
+    there.socket.unlink()
+    async with publishing(Publisher(there), a=item(b"1")):
+        await ear.until_heard(a=b"1")
+
+
 async def test_a_publisher_that_hangs_up_again_and_again(there: Topic, ear: Ear) -> None:
     listener = Listener(there)
     for _ in range(5):
