@@ -24,7 +24,7 @@ FindMount = Callable[[Digest], str]
 
 
 class PillarLink:
-    """Ours to `begin` before anything else, so that nobody is told what an earlier agent said."""
+    """To `begin` before anything else: nobody shall be told what an earlier agent said."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class PillarLink:
         self._clock = clock
         self._log = log
         self._started = clock().now
-        self.slot = slot
+        self.slot = slot  # "IMGA", "IMGB"; anything else: not known
         self._told: ExtsloaderStatus | None = None
         self._items: Mapping[str, bytes] = {}
         self._config = PillarConfig()

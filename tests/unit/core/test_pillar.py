@@ -4,6 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from extsloader.core.gojson import encode
 from extsloader.core.pillar import MARK, MAX_JSON, format_time, show, show_state_file, tell
@@ -77,6 +79,22 @@ def test_some_services_run(
     assert (say(snapshot).state, say(snapshot, MARK).state) == (early, late)
     strict = (say(snapshot, partial="failed").state, say(snapshot, MARK, "failed").state)
     assert strict == (strict_early, strict_late)
+
+
+NAMES = st.sampled_from(["ready", "parked", "backing-off", "blocked", "creating", "paused"])
+
+
+@given(st.lists(st.tuples(NAMES, st.booleans())), st.floats(0, 1000), st.sampled_from(AgentState))
+def test_no_update_passes_on_an_essential_service_that_should_run_and_does_not(
+    services: list[tuple[str, bool]], elapsed: float, state: AgentState
+) -> None:
+    shown = [service(f"s{n}", name, essential=e) for n, (name, e) in enumerate(services)]
+    lost = any(s.essential and s.state not in ("ready", "paused") for s in shown)
+    if state is AgentState.READY and lost:
+        return  # the whole is never called ready then
+    told = say(replace(degraded(*shown), state=state), elapsed)
+    assert not (lost and told.state is IS_READY)
+    assert (told.severity == 0) or told.error_time
 
 
 def test_a_damaged_image_never_lets_an_update_pass() -> None:
