@@ -125,7 +125,7 @@ def answer(status: StatusPort, request: Request) -> Answer:
     """Find the route and ask it; every mistake of the client becomes a reply of its own."""
     try:
         parts = urlsplit(request.target)
-        fields = dict(parse_qsl(parts.query, keep_blank_values=True, max_num_fields=MAX_FIELDS))
+        pairs = parse_qsl(parts.query, keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError as error:
         return fail(400, "E_REQUEST", f"cannot read the request target: {error}")
     for route in ROUTES:
@@ -139,7 +139,7 @@ def answer(status: StatusPort, request: Request) -> Answer:
         message = f"{_shown(request.method)} is not possible here"
         return fail(405, "E_METHOD", message, f"use {route.method}", (("Allow", route.method),))
     try:
-        _refuse_unknown(fields, route.parameters)
+        fields = _read_fields(pairs, route.parameters)
         return route.handler(status, Question(request=request, fields=fields, name=name))
     except BadRequestError as error:
         return fail(400, "E_REQUEST", str(error))
@@ -192,11 +192,15 @@ def _match(template: str, path: str) -> str | None:
     return unquote(name) if name and "/" not in name else None
 
 
-def _refuse_unknown(fields: Mapping[str, str], known: tuple[str, ...]) -> None:
+def _read_fields(pairs: list[tuple[str, str]], known: tuple[str, ...]) -> dict[str, str]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise BadRequestError("each parameter: expected once, got again")
     unknown = [name for name in fields if name not in known]
     if unknown:
         expected = ", ".join(known) or "no parameter"
         raise BadRequestError(f"expected {expected}, got {_shown(unknown[0])}")
+    return fields
 
 
 def _shown(text: str) -> str:

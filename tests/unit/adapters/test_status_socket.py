@@ -3,8 +3,6 @@
 import asyncio
 import json
 import os
-import socket
-import struct
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +12,6 @@ import pytest
 
 from extsloader.adapters.status_socket import Bounds, routes
 from extsloader.model.control import Answer, Result, Verb
-from extsloader.model.status import StatusSnapshot
 from tests.fakes.status import DEGRADED, READY
 from tests.fakes.status_client import Client, Place, listening
 
@@ -240,51 +237,13 @@ async def test_closing_ends_streams_properly_and_removes_the_socket(place: Place
         os.lstat(place.path)
 
 
-# Clients that misbehave.
-
-
-async def test_half_a_request_is_answered_with_408_and_closed(place: Place) -> None:
-    client = await place.client()
-    client.writer.write(b"GET /v1/status HTTP/1.1\r\nHo")
-    assert (await client.reader.read()).startswith(b"HTTP/1.1 408 ")
-
-
-async def test_a_client_that_says_nothing_is_closed(place: Place) -> None:
-    client = await place.client()
-    assert b" 408 " in await client.reader.read()
+# Clients that misbehave; hostile ones: tests/hostile/test_socket.py.
 
 
 async def test_an_idle_kept_connection_is_closed_without_a_word(place: Place) -> None:
     client = await place.client()
     await client.get("/v1/healthz")
     assert await client.reader.read() == b""
-
-
-async def test_a_head_of_64_kib_is_refused(place: Place) -> None:
-    client = await place.client()
-    client.writer.write(b"GET /v1/status HTTP/1.1\r\nX: " + b"a" * (64 << 10))
-    answer = await _read_until_closed(client)
-    assert answer.startswith(b"HTTP/1.1 431 ")
-    assert b"E_LIMIT" in answer
-
-
-@pytest.mark.parametrize(
-    ("request_bytes", "code"),
-    [
-        (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400),
-        (b"GET /v1/status HTTP/1.1\r\n\r\n", 400),  # no Host, RFC 9112, 3.2
-        (b"GET /v1/status\r\n\r\n", 400),
-        (b"GET /v1/\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-        (b"GET /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", 413),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: x\r\n\r\n", 501),
-    ],
-)
-async def test_what_is_no_request_is_refused(place: Place, request_bytes: bytes, code: int) -> None:
-    client = await place.client()
-    client.writer.write(request_bytes)
-    answer = await _read_until_closed(client)
-    assert answer.startswith(b"HTTP/1.1 %d " % code)
-    assert b"connection: close" in answer.lower()
 
 
 async def test_http_1_0_clients_are_served(place: Place) -> None:
@@ -302,72 +261,6 @@ async def test_the_33rd_client_hears_that_it_is_busy(place: Place) -> None:
     clients[0].writer.close()
     await place.status.wait_for_waiters(31)
     assert (await place.get("/v1/healthz"))[0] == 200
-
-
-async def test_a_client_that_leaves_in_mid_reply_harms_nobody(place: Place) -> None:
-    await place.status.publish(_large_snapshot())
-    client = await place.client()
-    client.writer.write(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
-    await client.reader.read(10)
-    client.writer.transport.abort()
-    assert (await place.get("/v1/healthz"))[0] == 200
-
-
-async def test_a_reader_that_does_not_read_is_dropped(place: Place) -> None:
-    await place.status.publish(_large_snapshot())
-    loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_UNIX) as slow:
-        slow.setblocking(False)
-        slow.connect(place.path)
-        await loop.sock_sendall(slow, b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert (await place.get("/v1/healthz"))[0] == 200  # others are served meanwhile
-        await _until_served(place)
-        received = b"".join([data async for data in _drain(slow)])
-    assert 0 < len(received) < len(routes.encode(_large_snapshot()))
-
-
-async def _until_served(place: Place) -> None:
-    """The server has let go of all clients."""
-    await asyncio.wait(tuple(place.server._clients))
-
-
-async def _drain(sock: socket.socket) -> AsyncIterator[bytes]:
-    loop = asyncio.get_running_loop()
-    while data := await loop.sock_recv(sock, 1 << 16):
-        yield data
-
-
-async def test_a_flood_of_requests_ahead_ends_the_long_poll(place: Place) -> None:
-    client = await place.client()
-    request = b"GET /v1/status?beyond=7&timeout=300 HTTP/1.1\r\nHost: x\r\n\r\n"
-    client.writer.write(request * 1000)
-    assert await _read_until_closed(client) == b""
-
-
-async def test_descriptors_sent_along_do_not_arrive(place: Place) -> None:
-    before = _count_descriptors()
-    here, there = os.pipe()
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(place.path)
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", there))]
-        client.sendmsg([b"GET /v1/healthz HTTP/1.1\r\nHost: x\r\n\r\n"], ancillary)
-        os.close(there)
-        client.setblocking(False)
-        answer = await asyncio.get_running_loop().sock_recv(client, 4096)
-        assert answer.startswith(b"HTTP/1.1 200")
-        assert os.read(here, 1) == b""  # nobody holds the other end
-    os.close(here)
-    await _until_served(place)
-    assert _count_descriptors() == before
-
-
-def _count_descriptors() -> int:
-    return len(tuple(Path("/proc/self/fd").iterdir()))
-
-
-def _large_snapshot() -> StatusSnapshot:
-    service = replace(READY.services[0], reason="x" * 1000)
-    return replace(READY, services=(service,) * 4000)
 
 
 async def _read_until_closed(client: Client) -> bytes:
