@@ -12,7 +12,7 @@ from extsloader.model.effects import CancelTimer, Effect, SaveHistory, SetTimer
 from extsloader.model.events import TimerId, TimerKind
 from extsloader.model.history import Ending, History, Hold, ServiceRecord
 from extsloader.model.ids import ServiceName
-from extsloader.model.machine import Moment
+from extsloader.model.machine import Moment, is_time
 from extsloader.model.reasons import Problem
 from extsloader.model.status import Change, PreviousRun
 from extsloader.model.world import Saving, ServicePhase, ServiceState, World
@@ -70,7 +70,10 @@ def is_possible(history: History) -> bool:
     counts = [n for r in history.services.values() for n in (r.restarts, r.failures)]
     counts.append(history.starts)
     longest = max((len(changes) for changes in history.changes.values()), default=0)
-    return min(counts, default=0) >= 0 and longest <= KEPT_OTHERS
+    times = (c.wall for changes in history.changes.values() for c in changes)
+    return (
+        min(counts) >= 0 and longest <= KEPT_OTHERS and all(map(is_time, (history.started, *times)))
+    )
 
 
 def recall(world: World) -> Step:

@@ -36,3 +36,11 @@ class Moment:
     now: float  # seconds of CLOCK_BOOTTIME: durations and timers
     wall: float = 0.0  # seconds since 1970, for display only: it may be wrong
     dice: float = 0.0  # [0, 1)
+
+
+END_OF_TIME = 253_402_300_800.0  # the year 10000: no calendar here goes further
+
+
+def is_time(wall: float) -> bool:
+    """Whether these seconds since 1970 can be shown as a date; NaN cannot."""
+    return 0 <= wall < END_OF_TIME

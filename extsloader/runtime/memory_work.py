@@ -1,7 +1,6 @@
 """Keeps what the core remembers, in files and where there is one in the TPM."""
 
 import asyncio
-import math
 from collections.abc import Awaitable
 from dataclasses import dataclass
 
@@ -9,13 +8,12 @@ import msgspec
 
 from extsloader.core import floor
 from extsloader.model.errors import MachineError
+from extsloader.model.machine import is_time
 from extsloader.model.reasons import Problem
 from extsloader.model.trust import Memory
 from extsloader.ports.machine import Ports
 from extsloader.ports.state import StatePort
 from extsloader.runtime.threads import Worker
-
-END_OF_TIME = 253_402_300_800.0  # the year 10000: no calendar here goes further
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +78,7 @@ def decode_memory(payload: bytes) -> Memory:
 def decode_clock(payload: bytes) -> float:
     """Raises ValueError."""
     seconds = msgspec.json.decode(payload, type=float)
-    if not (math.isfinite(seconds) and 0 <= seconds < END_OF_TIME):
+    if not is_time(seconds):
         raise ValueError("seconds since 1970 expected")
     return seconds
 

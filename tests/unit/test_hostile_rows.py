@@ -2,7 +2,7 @@
 
 from tests.hostile.rows import ids_in, ids_of_tests, rows
 
-COMING = {f"H{number:03}" for number in range(87, 176)}
+COMING = {f"H{number:03}" for number in range(87, 151)} | {"H171", "H172"}
 """Rows whose tests are being written; each leaves this set with its test."""
 
 

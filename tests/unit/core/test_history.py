@@ -154,6 +154,8 @@ def test_nothing_is_forgotten_before_there_is_an_image_and_after_its_end() -> No
         History(services={A: replace(RECORD, restarts=-1)}),
         History(services={A: replace(RECORD, failures=-1)}),
         History(changes={"agent": tuple(change("agent", n) for n in range(33))}),
+        History(changes={"agent": (replace(change("agent", 1), wall=1e300),)}),
+        History(started=-1.0),
     ],
 )
 def test_what_no_agent_can_have_written_is_not_believed(impossible: History) -> None:
