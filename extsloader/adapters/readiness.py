@@ -147,7 +147,10 @@ class Looks:
         found: Future[Found] = Future()
         found.set_running_or_notify_cancel()  # nobody who gives up can cancel it any more
         thread = Thread(target=_look, args=(look, found), name=f"check {service}", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # Python's word for a limit of processes that is reached
+            raise OSError(f"{error}") from error
         self._hanging[service] = found
         return await asyncio.wrap_future(found)
 

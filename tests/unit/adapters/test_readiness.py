@@ -282,6 +282,16 @@ class TestHanging:
         good = Readiness(kind=ProbeKind.FILE, path="/proc")
         assert await checks.check(PLAN, good, os.getpid(), 2.0) == (True, "")
 
+    async def test_without_a_thread_there_is_no_answer(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(_thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        asked = check(Readiness(kind=ProbeKind.FILE, path="/proc"), os.getpid())
+        assert await asked == (False, "can't start new thread")
+
     def test_does_not_keep_the_agent_from_ending(self) -> None:
         """asyncio's own threads would: its loop waits for them, and so does the interpreter."""
         code = """if True:
