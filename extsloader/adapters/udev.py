@@ -141,7 +141,7 @@ def read_source(directory: str, name: str) -> Source | None:
             partitioned=not partition and any(Path(path).glob("*/partition")),
             backing_file=_find_backing(path),
         )
-    except OSError:
+    except (OSError, ValueError):  # it goes while it is read; what is left of it may be empty
         return None
     return source if source.size else None
 

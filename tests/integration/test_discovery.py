@@ -316,8 +316,9 @@ async def test_a_false_remove_by_root_hides_a_device_until_the_next_listing(
     assert watch.listed(loop.node) == source
 
 
-@pytest.mark.parametrize("group", [0, 1])
-async def test_an_event_from_a_process_is_dropped(
+@pytest.mark.hostile
+@pytest.mark.parametrize("group", [0, 1], ids=["unicast", "multicast"])
+async def test_h105_an_event_from_a_process_is_dropped(
     watch: Watch, loop: Loop, squashfs: Path, group: int
 ) -> None:
     loop.attach(squashfs)
@@ -328,16 +329,70 @@ async def test_an_event_from_a_process_is_dropped(
     assert isinstance(await watch.first(loop.node), SourceSeen)
 
 
-async def test_the_same_event_relayed_by_the_kernel_for_root_is_taken(
+@pytest.mark.hostile
+async def test_h105_the_same_event_relayed_by_the_kernel_for_root_is_taken(
     watch: Watch, loop: Loop, squashfs: Path
 ) -> None:
     """The forged message has the right form: it is its sender that is refused."""
     loop.attach(squashfs)
     source = await watch.seen(loop.node)
-    forged = forged_removal(loop)
-    send_netlink(struct.pack("=IHHII", 16 + len(forged), 16, 1, 1, 0) + forged, 0, 0)
+    relay(forged_removal(loop))
     assert await watch.first(loop.node) == SourceGone(loop.node)
     assert watch.listed(loop.node) == source
+
+
+ODD = "remove@/devices/x\0ACTION=remove\0DEVPATH=/devices/virtual/block/extst\0SUBSYSTEM=block\0"
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"\0",
+        b"remove@",
+        ODD.encode(),
+        ODD.replace("extst", "../../extst").encode() + b"DEVNAME=../../x\0SEQNUM=1\0",
+        ODD.replace("extst", "extst\x1b[31m").encode() + b"DEVNAME=x\0SEQNUM=1\0",
+        ODD.encode() + b"DEVNAME=/dev/x\0SEQNUM=1",
+        ODD.encode() + b"\xff\xfe=\x80\0" * 50 + b"SEQNUM=1\0",
+        ODD.encode() + b"X=" + b"y" * 65536 + b"\0SEQNUM=1\0",
+        b"libudev\0" + bytes(64),
+        b"libudev\0" + struct.pack(">I", 0xFEEDCAFE) + bytes(28),
+    ],
+    ids=[
+        *("empty", "nul", "header-only", "no-devname", "climbing", "escape-sequence"),
+        *("no-nul-at-the-end", "binary", "64KiB", "no-magic", "magic-only"),
+    ],
+)
+async def test_h104_a_malformed_event_does_no_harm(
+    watch: Watch, loop: Loop, squashfs: Path, message: bytes
+) -> None:
+    loop.attach(squashfs)
+    source = await watch.seen(loop.node)
+    relay(message)
+    loop.send("change")
+    assert await watch.seen(loop.node) == source
+    # What could be the removal of a device is taken for one.
+    assert {path for path in watch.paths if "extst" in path} <= {"/dev/extst"}
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("subsystem", ["input", "net", "block"])
+async def test_h098_a_stick_that_is_a_keyboard_as_well_is_a_disk_only(
+    watch: Watch, loop: Loop, squashfs: Path, subsystem: str
+) -> None:
+    loop.attach(squashfs)
+    await watch.seen(loop.node)
+    relay(ODD.replace("=block", f"={subsystem}").encode() + b"SEQNUM=1\0")
+    loop.send("change")
+    await watch.seen(loop.node)
+    assert ("/dev/extst" in watch.paths) is (subsystem == "block")
+
+
+def relay(message: bytes) -> None:
+    """Root may have the kernel send a message to all who listen (lib/kobject_uevent.c)."""
+    send_netlink(struct.pack("=IHHII", 16 + len(message), 16, 1, 1, 0) + message, 0, 0)
 
 
 def forged_removal(loop: Loop) -> bytes:
