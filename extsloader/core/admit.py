@@ -4,6 +4,7 @@ Filters about devices do not touch files: an operator names those by path. An im
 store has passed once and only has to be a file system of the wanted type.
 """
 
+import re
 from fnmatch import fnmatchcase
 
 from extsloader.model.reasons import Code, Problem
@@ -12,6 +13,9 @@ from extsloader.model.text import printable
 
 SHOWN, SHOWN_PATH = 80, 256
 """So many characters of a name and of a path from outside are shown."""
+
+_NO_MEDIUM = re.compile(r"/dev/(dm-|drbd|fd|nbd|ram|rbd|sr|zram)\d+(p\d+)?", re.ASCII)
+"""Mappings of other devices, memory, discs and networks (Documentation/admin-guide/devices.txt)."""
 
 _MEANT = {FsType.GPT: "a partition table", FsType.UNKNOWN: "nothing known"}
 
@@ -62,13 +66,8 @@ def show(text: str, limit: int = SHOWN) -> str:
 
 
 def _refuse_device(source: Source, filters: Filters, store: str) -> Problem | None:
-    if source.backing_file.startswith(store.rstrip("/") + "/"):
-        hint = "nothing to do: this is how the agent mounts it"
-        return _refuse(source, "a medium", "an image of the agent's own store", hint)
-    if source.partitioned:
-        hint = "nothing to do: its partitions are looked at one by one"
-        return _refuse(source, "a medium", "a disk with partitions", hint)
-    if own := _refuse_own(source, source.partition_label, filters):
+    own = _refuse_kind(source, store) or _refuse_own(source, source.partition_label, filters)
+    if own:
         return own
     patterns = filters.devices
     if patterns and not any(fnmatchcase(source.id.path, pattern) for pattern in patterns):
@@ -89,6 +88,20 @@ def _refuse_without_file(source: Source, superblock: Superblock, filters: Filter
         return _filtered(source, expected, "other files only", "files")
     got = "other files only, in a file system that was not unmounted"
     return _refuse(source, expected, got, "unmount it where it was written: no journal is replayed")
+
+
+def _refuse_kind(source: Source, store: str) -> Problem | None:
+    """Why no image is looked for on a device of this kind, whatever the filters say."""
+    if source.backing_file.startswith(store.rstrip("/") + "/"):
+        hint = "nothing to do: this is how the agent mounts it"
+        return _refuse(source, "a medium", "an image of the agent's own store", hint)
+    if _NO_MEDIUM.fullmatch(source.id.path):
+        hint = "nothing to do: images come on disks, on sticks and as files"
+        return _refuse(source, "a medium", "a mapping, memory, a disc or a network", hint)
+    if source.partitioned:
+        hint = "nothing to do: its partitions are looked at one by one"
+        return _refuse(source, "a medium", "a disk with partitions", hint)
+    return None
 
 
 def _refuse_own(source: Source, label: str, filters: Filters) -> Problem | None:
