@@ -12,6 +12,8 @@
 `present` is apart from the phase: a medium that was pulled while a helper reads it stays in its
 phase until the helper's own end is reported, so at most one helper works for a source. If it is
 back by then (`called_off` and present), the report is about its earlier visit: look again.
+
+A place whose medium changes all the time begins in `retrying`: a helper costs more than an event.
 """
 
 from collections.abc import Iterable
@@ -32,6 +34,9 @@ from extsloader.model.world import Candidate, CandidatePhase, World
 REMEMBERED = 64
 """Verdicts on media that are gone are kept for questions, the oldest dropped first."""
 
+LOOKS, LOOKS_WITHIN = 10, 60.0
+"""So many looks at one place within so many seconds; a medium that changes more often waits."""
+
 _DIGITS, _HEX = 64, frozenset("0123456789abcdef")  # of a SHA-256, as the store names its files
 
 IN_HELPER = frozenset({CandidatePhase.PROBING, CandidatePhase.VERIFYING})
@@ -42,7 +47,7 @@ PROVIDES = {
 }
 
 
-def see(world: World, source: Source) -> Step:
+def see(world: World, source: Source, moment: Moment) -> Step:
     """A source is there: new, known already, or another medium in the same place."""
     known = world.candidates.get(source.id)
     same = known is not None and known.present and known.source == source
@@ -52,7 +57,7 @@ def see(world: World, source: Source) -> Step:
     known = step.world.candidates.get(source.id)
     if known is not None and known.phase in IN_HELPER:
         return Step(_put(step.world, replace(known, source=source, present=True)), step.effects)
-    return Step(_admit(step.world, source), step.effects)
+    return step.then(_admit, source, moment)
 
 
 def lose(world: World, path: str) -> Step:
@@ -65,7 +70,7 @@ def lose(world: World, path: str) -> Step:
     return Step(_forget(world), effects)
 
 
-def take_listing(world: World, provider: str, sources: tuple[Source, ...]) -> Step:
+def take_listing(world: World, provider: str, sources: tuple[Source, ...], moment: Moment) -> Step:
     """The truth of one provider: what it does not list is gone."""
     listed = {source.id.path for source in sources}
     kinds = PROVIDES[provider]
@@ -75,7 +80,7 @@ def take_listing(world: World, provider: str, sources: tuple[Source, ...]) -> St
         if candidate.source.kind in kinds and path not in listed:
             step = step.then(lose, path)
     for source in sources:
-        step = step.then(see, source)
+        step = step.then(see, source, moment)
     return step
 
 
@@ -86,11 +91,11 @@ def stop_awaiting(world: World, provider: str) -> World:
     return replace(world, awaited=world.awaited - {provider})
 
 
-def take_superblock(world: World, source: SourceId, superblock: Superblock) -> Step:
+def take_superblock(world: World, source: SourceId, superblock: Superblock, moment: Moment) -> Step:
     """Probing ended well: the filters decide."""
     candidate = _in_phase(world, source, CandidatePhase.PROBING)
     if _is_back(candidate):
-        return Step(_admit(world, candidate.source))
+        return _admit(world, candidate.source, moment)
     problem = admit.refuse_probed(candidate.source, superblock, world.settings.filters)
     phase = CandidatePhase.IGNORED if problem else CandidatePhase.QUEUED
     return Step(_put(world, replace(candidate, phase=phase, problem=problem, file=superblock.file)))
@@ -104,11 +109,11 @@ def take_progress(world: World, source: SourceId, done: int, total: int) -> Step
     return Step(_put(world, replace(candidate, done=done, total=total)))
 
 
-def accept(world: World, source: SourceId, image: StoredImage) -> Step:
+def accept(world: World, source: SourceId, image: StoredImage, moment: Moment) -> Step:
     """The helper vouches for the image."""
     candidate = _in_phase(world, source, CandidatePhase.VERIFYING)
     if _is_back(candidate):
-        return Step(_admit(world, candidate.source))
+        return _admit(world, candidate.source, moment)
     verified = replace(candidate, phase=CandidatePhase.VERIFIED, problem=None, digest=image.digest)
     return Step(_put(world, verified))
 
@@ -119,7 +124,7 @@ def refuse(world: World, source: SourceId, problem: Problem, moment: Moment) -> 
     if candidate is None or candidate.phase not in IN_HELPER:
         raise IllegalTransitionError(f"a refusal for {source}, for which no helper works")
     if _is_back(candidate):
-        return Step(_admit(world, candidate.source))
+        return _admit(world, candidate.source, moment)
     if not candidate.present:
         problem = _gone(source)
     refused = replace(candidate, tries=candidate.tries + 1, problem=problem)
@@ -172,13 +177,35 @@ def is_undecided(world: World) -> bool:
     )
 
 
-def _admit(world: World, source: Source) -> World:
+def _admit(world: World, source: Source, moment: Moment) -> Step:
     """Begin anew with a source: nothing of it has been read."""
     problem = safe_mode.refuse(world, source) or admit.refuse_unprobed(
         source, world.settings.filters, world.settings.paths.store
     )
-    phase = CandidatePhase.IGNORED if problem else CandidatePhase.NEW
-    return _put(world, Candidate(source=source, phase=phase, problem=problem))
+    looks = _find_looks(world, source.id.path, moment.now)
+    if problem:
+        phase = CandidatePhase.IGNORED
+        return Step(
+            _put(world, Candidate(source=source, phase=phase, problem=problem, looks=looks))
+        )
+    if len(looks) < LOOKS:
+        return Step(_put(world, Candidate(source=source, looks=(*looks, moment.now))))
+    then = looks[-LOOKS] + LOOKS_WITHIN
+    waiting = Candidate(
+        source=source,
+        phase=CandidatePhase.RETRYING,
+        problem=_restless(source.id),
+        looks=(*looks, then),
+    )
+    timer = SetTimer(TimerId(TimerKind.RETRY, source.id), then - moment.now)
+    return Step(_put(world, waiting), (timer,))
+
+
+def _find_looks(world: World, path: str, now: float) -> tuple[float, ...]:
+    """When this place was looked at of late. One that was planned and has not come is none."""
+    known = (c.looks for c in world.candidates.values() if c.source.id.path == path)
+    newest = max(known, key=lambda looks: looks[-1:], default=())
+    return tuple(look for look in newest if now - LOOKS_WITHIN < look <= now)
 
 
 def _is_back(candidate: Candidate) -> bool:
@@ -263,6 +290,14 @@ def _busy(world: World) -> int:
 def _gone(source: SourceId) -> Problem:
     return Problem(
         Code.GONE, f"cannot read {source}: the medium was taken away", "plug it in again"
+    )
+
+
+def _restless(source: SourceId) -> Problem:
+    return Problem(
+        Code.LIMIT,
+        f"cannot read {source} yet: it changed more than {LOOKS} times in {LOOKS_WITHIN:.0f} s",
+        "try another port, cable or medium",
     )
 
 

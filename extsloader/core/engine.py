@@ -44,15 +44,15 @@ def _apply(world: World, event: Event, moment: Moment) -> Step:
         case ev.AgentStarted(providers):
             return _begin(world, providers, moment)
         case ev.SourceSeen(source):
-            return candidates.see(world, source)
+            return candidates.see(world, source, moment)
         case ev.SourceGone(path):
             return candidates.lose(world, path)
         case ev.SourcesListed(provider, sources):
-            return candidates.take_listing(world, provider, sources)
+            return candidates.take_listing(world, provider, sources, moment)
         case ev.EventsLost(provider):
             return Step(world, (ListSources(provider),))
         case ev.Probed(source_id, superblock):
-            return candidates.take_superblock(world, source_id, superblock)
+            return candidates.take_superblock(world, source_id, superblock, moment)
         case ev.VerifyProgressed(source_id, done, total):
             return candidates.take_progress(world, source_id, done, total)
         case ev.Verified():
@@ -128,7 +128,7 @@ def _take_verified(world: World, event: ev.Verified, moment: Moment) -> Step:
     source, image = event.source, event.image
     if refused := memory.check(world, source, image, moment):
         return refused
-    accepted = candidates.accept(world, source, image)
+    accepted = candidates.accept(world, source, image, moment)
     return accepted.then(images.add, source, image).then(memory.take_verified, image)
 
 

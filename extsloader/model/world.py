@@ -44,6 +44,7 @@ class Candidate:
     done: int = 0  # bytes copied
     total: int = 0
     tries: int = 0
+    looks: tuple[float, ...] = ()  # at this place of late, on the clock of `Moment.now`
 
 
 class ImagePhase(StrEnum):

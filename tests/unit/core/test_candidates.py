@@ -17,6 +17,9 @@ from extsloader.model.world import Candidate, CandidatePhase, World
 from tests.fakes import builders, worlds
 
 STICK = builders.source("/dev/sdb", "1")
+NOW = builders.moment(1000)
+OTHER_PLACE = builders.source("/dev/sdc")
+FRESH = Candidate(source=STICK, looks=(1000,))
 OTHER = builders.source("/dev/sdb", "2")
 PASSING = Problem(Code.IO, "cannot read /dev/sdb: input/output error")
 FINAL = Problem(Code.SIGNATURE, "cannot trust /dev/sdb")
@@ -32,39 +35,39 @@ def stick(world: World) -> Candidate:
 
 
 def test_a_new_stick_waits_for_a_helper() -> None:
-    step = candidates.see(builders.world(), STICK)
-    assert stick(step.world) == Candidate(source=STICK)
+    step = candidates.see(builders.world(), STICK, NOW)
+    assert stick(step.world) == FRESH
     assert not step.effects
 
 
 def test_a_stick_that_the_filters_leave_out_is_ignored_unread() -> None:
     empty = replace(STICK, size=0)
-    world = candidates.see(builders.world(), empty).world
+    world = candidates.see(builders.world(), empty, NOW).world
     assert stick(world).phase is CandidatePhase.IGNORED
     assert candidates.start_helpers(world).effects == ()
 
 
 def test_the_same_stick_seen_again_changes_nothing() -> None:
     world = with_stick(CandidatePhase.VERIFIED)
-    assert candidates.see(world, STICK) == Step(world)
+    assert candidates.see(world, STICK, NOW) == Step(world)
 
 
 def test_a_medium_in_a_card_reader_that_was_empty_is_looked_at() -> None:
-    world = candidates.see(builders.world(), replace(STICK, size=0)).world
-    assert stick(candidates.see(world, STICK).world).phase is CandidatePhase.NEW
+    world = candidates.see(builders.world(), replace(STICK, size=0), NOW).world
+    assert stick(candidates.see(world, STICK, NOW).world).phase is CandidatePhase.NEW
 
 
 def test_a_source_that_changes_under_its_helper_is_looked_at_again() -> None:
     grown = replace(STICK, size=2 * STICK.size)
-    step = candidates.see(with_stick(CandidatePhase.VERIFYING), grown)
+    step = candidates.see(with_stick(CandidatePhase.VERIFYING), grown, NOW)
     assert step.effects == (fx.CancelHelper(STICK.id),)
     assert stick(step.world).called_off
-    ended = candidates.refuse(step.world, STICK.id, PASSING, builders.moment()).world
-    assert stick(ended) == Candidate(source=grown)
+    ended = candidates.refuse(step.world, STICK.id, PASSING, NOW).world
+    assert stick(ended) == replace(FRESH, source=grown)
 
 
 def test_another_stick_in_the_same_place_calls_the_helper_off() -> None:
-    step = candidates.see(with_stick(CandidatePhase.PROBING), OTHER)
+    step = candidates.see(with_stick(CandidatePhase.PROBING), OTHER, NOW)
     assert step.effects == (fx.CancelHelper(STICK.id),)
     assert not stick(step.world).present
     assert step.world.candidates[OTHER.id].present
@@ -74,12 +77,12 @@ def test_a_file_of_our_store_that_was_verified_in_this_life_is_left_alone() -> N
     image = builders.stored(builders.service("a"))
     world = worlds.verified(image)
     source = builders.source(image.path, kind=SourceKind.STORED)
-    assert candidates.see(world, source).world is world
+    assert candidates.see(world, source, NOW).world is world
 
 
 def test_a_file_of_the_store_that_is_not_known_is_looked_at() -> None:
     source = builders.source("/store/f.img", kind=SourceKind.STORED)
-    assert source.id in candidates.see(builders.world(), source).world.candidates
+    assert source.id in candidates.see(builders.world(), source, NOW).world.candidates
 
 
 @pytest.mark.parametrize("phase", sorted(candidates.IN_HELPER))
@@ -101,12 +104,46 @@ def test_a_verdict_outlives_its_stick() -> None:
 
 def test_a_stick_that_comes_back_after_its_verdict_is_read_anew() -> None:
     world = with_stick(CandidatePhase.REFUSED, problem=FINAL, present=False, tries=5)
-    assert stick(candidates.see(world, STICK).world) == Candidate(source=STICK)
+    assert stick(candidates.see(world, STICK, NOW).world) == FRESH
+
+
+def test_a_place_where_media_change_all_the_time_has_to_wait() -> None:
+    world = builders.world()
+    for number in range(candidates.LOOKS):
+        seen = candidates.see(
+            world, builders.source("/dev/sdb", f"{number}"), builders.moment(number)
+        )
+        assert not seen.effects
+        world = seen.world
+    early = builders.moment(candidates.LOOKS)
+    waiting = candidates.see(world, replace(STICK, id=SourceId("/dev/sdb", "last")), early)
+    last = SourceId("/dev/sdb", "last")
+    pause = candidates.LOOKS_WITHIN - candidates.LOOKS
+    assert waiting.effects == (fx.SetTimer(TimerId(TimerKind.RETRY, last), pause),)
+    found = waiting.world.candidates[last]
+    assert found.problem is not None
+    assert (found.phase, found.problem.code) == (CandidatePhase.RETRYING, Code.LIMIT)
+    assert candidates.see(waiting.world, OTHER_PLACE, early).effects == ()
+
+    again = candidates.see(candidates.lose(waiting.world, "/dev/sdb").world, STICK, early)
+    assert again.effects == (fx.SetTimer(TimerId(TimerKind.RETRY, STICK.id), pause),)
+    later = candidates.retry(again.world, STICK.id).world
+    assert stick(later).phase is CandidatePhase.NEW
+
+
+def test_the_same_medium_that_comes_and_goes_waits_as_well() -> None:
+    world = builders.world()
+    for _ in range(candidates.LOOKS + 1):
+        world = candidates.see(candidates.lose(world, STICK.id.path).world, STICK, NOW).world
+    assert stick(world).phase is CandidatePhase.RETRYING
+    calm = builders.moment(NOW.now + candidates.LOOKS_WITHIN)
+    back = candidates.see(candidates.lose(world, STICK.id.path).world, STICK, calm).world
+    assert stick(back).phase is CandidatePhase.NEW
 
 
 def test_a_stick_that_is_back_before_its_helper_has_ended_gets_no_second_helper() -> None:
     world = candidates.lose(with_stick(CandidatePhase.PROBING), STICK.id.path).world
-    back = candidates.see(world, STICK).world
+    back = candidates.see(world, STICK, NOW).world
     assert stick(back).present
     assert candidates.start_helpers(back).effects == ()
     assert candidates.lose(back, STICK.id.path).effects == ()
@@ -117,18 +154,18 @@ def test_what_a_helper_says_about_an_earlier_visit_counts_for_nothing() -> None:
     probing = with_stick(CandidatePhase.PROBING, called_off=True)
     verifying = with_stick(CandidatePhase.VERIFYING, called_off=True)
     for step in (
-        candidates.take_superblock(probing, STICK.id, builders.squashfs()),
-        candidates.refuse(probing, STICK.id, FINAL, builders.moment()),
-        candidates.accept(verifying, STICK.id, image),
+        candidates.take_superblock(probing, STICK.id, builders.squashfs(), NOW),
+        candidates.refuse(probing, STICK.id, FINAL, NOW),
+        candidates.accept(verifying, STICK.id, image, NOW),
     ):
-        assert stick(step.world) == Candidate(source=STICK)
+        assert stick(step.world) == FRESH
 
 
 def test_old_verdicts_are_dropped_in_the_end_but_not_from_under_a_helper() -> None:
     world = with_stick(CandidatePhase.PROBING)
     world = candidates.lose(world, STICK.id.path).world
     for number in range(candidates.REMEMBERED + 3):
-        world = candidates.see(world, builders.source("/dev/sdc", f"{number}")).world
+        world = candidates.see(world, builders.source("/dev/sdc", f"{number}"), NOW).world
     world = candidates.lose(world, "/dev/sdc").world
     assert len(world.candidates) == candidates.REMEMBERED + 1
     assert STICK.id in world.candidates
@@ -137,10 +174,10 @@ def test_old_verdicts_are_dropped_in_the_end_but_not_from_under_a_helper() -> No
 
 def test_a_listing_is_the_truth_of_its_provider_only() -> None:
     file = builders.source("/data/a.img", kind=SourceKind.FILE)
-    world = candidates.see(with_stick(CandidatePhase.VERIFIED), file).world
+    world = candidates.see(with_stick(CandidatePhase.VERIFIED), file, NOW).world
     world = replace(world, awaited=frozenset({"udev", "files"}))
     new = builders.source("/dev/sdc")
-    step = candidates.take_listing(world, "udev", (new,))
+    step = candidates.take_listing(world, "udev", (new,), NOW)
     present = {id_.path: c.present for id_, c in step.world.candidates.items()}
     assert present == {"/dev/sdb": False, "/data/a.img": True, "/dev/sdc": True}
     assert step.world.awaited == {"files"}
@@ -156,7 +193,7 @@ def test_a_listing_is_the_truth_of_its_provider_only() -> None:
 def test_the_superblock_decides_what_is_worth_verifying(
     superblock: Superblock, phase: CandidatePhase
 ) -> None:
-    step = candidates.take_superblock(with_stick(CandidatePhase.PROBING), STICK.id, superblock)
+    step = candidates.take_superblock(with_stick(CandidatePhase.PROBING), STICK.id, superblock, NOW)
     assert stick(step.world).phase is phase
 
 
@@ -173,7 +210,7 @@ def test_progress_that_comes_late_changes_nothing() -> None:
 
 def test_a_verified_stick_names_its_image() -> None:
     image = builders.stored(builders.service("a"))
-    step = candidates.accept(with_stick(CandidatePhase.VERIFYING), STICK.id, image)
+    step = candidates.accept(with_stick(CandidatePhase.VERIFYING), STICK.id, image, NOW)
     assert stick(step.world).phase is CandidatePhase.VERIFIED
     assert stick(step.world).digest == image.digest
 
@@ -182,9 +219,9 @@ def test_a_verified_stick_names_its_image() -> None:
 def test_reports_about_work_that_nobody_does_are_our_bug(found: CandidatePhase) -> None:
     world = with_stick(found)
     with pytest.raises(IllegalTransitionError, match=f"is {found}, a report expects verifying"):
-        candidates.accept(world, STICK.id, builders.stored())
+        candidates.accept(world, STICK.id, builders.stored(), NOW)
     with pytest.raises(IllegalTransitionError, match="is unknown, a report expects probing"):
-        candidates.take_superblock(world, OTHER.id, builders.squashfs())
+        candidates.take_superblock(world, OTHER.id, builders.squashfs(), NOW)
     for source in (STICK, OTHER):
         with pytest.raises(IllegalTransitionError, match="no helper works"):
             candidates.refuse(world, source.id, FINAL, builders.moment())
@@ -231,7 +268,7 @@ def test_the_end_of_a_pause_that_nobody_makes_changes_nothing() -> None:
 def test_helpers_are_few_and_verify_before_they_probe() -> None:
     world = builders.world()
     for path in ("/dev/sdc", "/dev/sdd", "/dev/sde"):
-        world = candidates.see(world, builders.source(path)).world
+        world = candidates.see(world, builders.source(path), NOW).world
     queued = Candidate(source=STICK, phase=CandidatePhase.QUEUED)
     world = replace(world, candidates={**world.candidates, STICK.id: queued})
     step = candidates.start_helpers(world)
