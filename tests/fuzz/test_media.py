@@ -1,14 +1,15 @@
-"""Made-up media: superblocks, partition tables and FAT are read within their bounds, or not."""
+"""Made-up media: superblocks, tables, FAT and ext4 are read within their bounds, or refused."""
 
 import struct
 import subprocess
 from pathlib import Path
+from types import ModuleType
 from zlib import crc32
 
 import pytest
 from hypothesis import strategies as st
 
-from extsloader.image.fat import find_extents, list_root
+from extsloader.image import ext4, fat
 from extsloader.image.files import FileSystemError
 from extsloader.image.superblock import read_partition, read_squashfs, read_superblock
 from extsloader.model.source import FsType, Superblock
@@ -46,8 +47,10 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture(scope="module")
 def ext(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = blank(tmp_path_factory.mktemp("fuzz") / "ext", 1 << 20)
-    tool("mkfs.ext4", "-q", path)
-    return path.read_bytes()[:4608]
+    tool("mkfs.ext4", "-q", "-b", "1024", "-O", "^has_journal", path)
+    (path.parent / "content").write_bytes(bytes(20_000))
+    tool("debugfs", "-w", "-R", f"write {path.parent}/content rootfs-pkgs.img", path)
+    return path.read_bytes()
 
 
 def test_superblocks(stick: bytes, disk: bytes, ext: bytes) -> None:
@@ -61,7 +64,7 @@ def test_superblocks(stick: bytes, disk: bytes, ext: bytes) -> None:
         else:
             assert 96 < squashfs.used < 1 << 63
 
-    heads = [images.squashfs(100)[:4608], stick[:4608], disk, ext]
+    heads = [images.squashfs(100)[:4608], stick[:4608], disk, ext[:4608]]
     fuzz(st.sampled_from(heads).flatmap(lambda head: spoiled(head, 1200)), attempt)
 
 
@@ -92,22 +95,43 @@ def test_partition_tables(disk: bytes) -> None:
     assert read_partition(Media(checked(disk), most=4608 + TABLE).read, 1) is not None
 
 
-def test_fat(stick: bytes) -> None:
-    def attempt(data: bytes) -> None:
-        medium = Media(data, most=64 << 20)
-        try:
-            found = list_root(medium.read, len(data), ["rootfs-pkgs.img", "pkgs.img"])
-            extents = find_extents(medium.read, len(data), found.file) if found.file else ()
-        except FileSystemError:
-            return
-        assert all(e.offset and e.offset + e.size <= len(data) for e in extents)
-        if found.file:
-            assert sum(e.size for e in extents) == found.file.size
+def windows(image: bytes, *places: tuple[int, int]) -> st.SearchStrategy[bytes]:
+    """The image with one of these places (offset, length) spoiled, and nothing moved behind it."""
 
-    root = stick.index(b"STICK      \x08")
-    boot = spoiled(stick[:64]).map(lambda head: head + stick[len(head) :])
-    table = spoiled(stick[:root], root)
-    directory = spoiled(stick[root : root + 256]).map(
-        lambda entries: stick[:root] + entries + stick[root + len(entries) :]
+    def put(found: tuple[int, bytes]) -> bytes:
+        at, part = found
+        return image[:at] + part + image[at + len(part) :]
+
+    one = st.sampled_from(places)
+    parts = one.flatmap(
+        lambda place: st.tuples(st.just(place[0]), spoiled(image[place[0] : sum(place)]))
     )
-    fuzz(boot | table.map(lambda head: head + stick[len(head) :]) | directory, attempt)
+    return parts.map(put)
+
+
+def look(data: bytes, kind: ModuleType) -> None:
+    medium = Media(data, most=64 << 20)
+    try:
+        found = kind.list_root(medium.read, len(data), ["rootfs-pkgs.img", "pkgs.img"])
+        if not found.file:
+            return
+        extents = kind.find_extents(medium.read, len(data), found.file)
+    except FileSystemError:
+        return
+    assert sum(extent.size for extent in extents) == found.file.size
+    for extent in extents:
+        assert extent.offset is None or 0 < extent.offset <= len(data) - extent.size
+
+
+def test_fat(stick: bytes) -> None:
+    look(stick, fat)
+    root = stick.index(b"STICK      \x08")
+    fuzz(windows(stick, (0, 64), (512, root - 512), (root, 256)), lambda data: look(data, fat))
+
+
+def test_ext4(ext: bytes) -> None:
+    look(ext, ext4)
+    inodes = int.from_bytes(ext[2056:2060], "little") * 1024
+    root = ext.index(b"rootfs-pkgs.img") - 64
+    places = (1024, 264), (2048, 64), (inodes, 4096), (root, 128)
+    fuzz(windows(ext, *places), lambda data: look(data, ext4))

@@ -2,7 +2,11 @@
 
 from tests.hostile.rows import ids_in, ids_of_tests, rows
 
-COMING = {f"H{number:03}" for number in range(87, 151)} | {"H171", "H172"}
+COMING = {
+    f"H{number:03}"
+    for found in (range(87, 108), range(116, 127), range(151, 176))
+    for number in found
+}
 """Rows whose tests are being written; each leaves this set with its test."""
 
 
