@@ -1,6 +1,6 @@
 """Do the tests of the deciding modules notice when one operator is changed.
 
-    python -m bench.mutants [MODULE ...]      prints survivors, then the share that was noticed
+    python -m bench.mutants [MODULE ...]      prints survivors, and the share that was noticed
 
 A mutant is the module with one node of its syntax tree changed. It is put in place of the module
 on import, in a process of its own, so that the file itself is never touched.
@@ -32,8 +32,7 @@ OPPOSITES: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
 }  # fmt: skip
-# The number of a mutant travels to the process that imports it.
-PLUGIN, VARIABLE = "bench.mutants", "EXTST_MUTANT"
+VARIABLE = "EXTST_MUTANT"  # "core/graph:7" for the process that imports the mutant
 
 
 def changes(node: ast.AST) -> Iterator[ast.AST]:  # noqa: C901 - one case for each kind of node
@@ -137,10 +136,10 @@ class Finder:
 
 def notices(module: str, mutant: str) -> bool:
     """Whether a test fails, or does not end; a mutant that cannot be imported is noticed too."""
-    command = [sys.executable, "-m", "pytest", "-qx", "-p", PLUGIN, "-p", "no:cacheprovider"]
+    options = "-qx -p bench.mutants -p no:cacheprovider --hypothesis-profile ci --timeout 20"
     try:
         done = subprocess.run(
-            [*command, "--timeout", "20", *TESTS[module].split()],
+            [sys.executable, "-m", "pytest", *options.split(), *TESTS[module].split()],
             cwd=ROOT, env=os.environ | {VARIABLE: mutant}, check=False,
             capture_output=True, timeout=90,
         )  # fmt: skip
@@ -164,7 +163,7 @@ def examine(module: str) -> str:
 
 
 if __name__ == "__main__":
-    for result in [examine(module) for module in sys.argv[1:] or TESTS]:
-        print(result)
+    for name in sys.argv[1:] or TESTS:
+        print(examine(name), flush=True)
 elif VARIABLE in os.environ:
     sys.meta_path.insert(0, Finder())
