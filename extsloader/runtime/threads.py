@@ -7,7 +7,13 @@ here (a read that hangs cannot be taken back from a thread): those belong to the
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import ParamSpec, Protocol, TypeVar
+
+from extsloader.model.errors import MachineError
+from extsloader.model.reasons import Code
+
+THREADS = 2
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
@@ -26,10 +32,21 @@ class Worker(Protocol):
 
 
 class Threads:
-    """Two are enough: the kernel serialises mounts by its own locks anyway."""
+    """Two are enough: the kernel serialises mounts by its own locks anyway.
+
+    They start at once: later, when the device is short of everything, none might be had.
+    """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="mount")
+        """Raises MachineError(E_RESOURCE)."""
+        self._pool = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="mount")
+        together = Barrier(THREADS)
+        try:
+            for _ in range(THREADS):
+                self._pool.submit(together.wait)
+        except RuntimeError as error:
+            together.abort()
+            raise MachineError(Code.RESOURCE, "start threads", f"{error}") from error
 
     async def run(
         self, work: Callable[Args, Result], *args: Args.args, **kw: Args.kwargs

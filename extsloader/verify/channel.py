@@ -33,11 +33,18 @@ def serve(handle: Handler) -> int:
         request = msgspec.json.decode(packet, type=Request)
         confine(request.store)
         try:
-            answer, descriptors = handle(request, _reporter(channel))
-        except ImageRefusedError as error:
-            answer, descriptors = Answer(refused=_shortened(error.problem)), ()
-        _send(channel, answer, descriptors)
+            _answer(channel, request, handle)
+        except BrokenPipeError:
+            return 1  # the same
     return 0
+
+
+def _answer(channel: socket.socket, request: Request, handle: Handler) -> None:
+    try:
+        answer, descriptors = handle(request, _reporter(channel))
+    except ImageRefusedError as error:
+        answer, descriptors = Answer(refused=_shortened(error.problem)), ()
+    _send(channel, answer, descriptors)
 
 
 def _reporter(channel: socket.socket) -> Callable[[int, int], None]:

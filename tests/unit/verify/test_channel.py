@@ -19,7 +19,7 @@ from extsloader.model.source import Source, SourceKind, Superblock
 
 REQUEST = Request(source=Source(id=SourceId("/nowhere", ""), kind=SourceKind.FILE, size=1))
 HEAD = """
-import os, resource
+import os, resource, socket
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.helper import Answer
 from extsloader.model.reasons import Code
@@ -139,3 +139,10 @@ def test_a_helper_dies_with_its_daemon() -> None:
     ended, _, _ = select.select([helper], [], [], 10)
     os.close(helper)
     assert ended == [helper]
+
+
+def test_an_agent_that_is_gone_is_told_nothing() -> None:
+    """Our end is shut down while the helper works, as when the agent is killed."""
+    shut = "socket.socket(fileno=os.dup(0)).shutdown(socket.SHUT_WR)"
+    answers, code, words = converse(f"lambda *_: ({shut}, label(1))[1]")
+    assert (answers, code, words) == ([], 1, "")
