@@ -30,7 +30,8 @@ OUT := images/out
 BOOTSTRAP := $(OUT)/rootfs_bootstrap-$(HV).yml $(if $(DEBUG),$(OUT)/rootfs_debug-$(HV).yml)
 
 .DEFAULT_GOAL := help
-.PHONY: help root setup demo test test-fast test-root test-vm test-hostile fuzz mutants lint fmt generate lock bench clean \
+.PHONY: help root setup demo test test-fast test-root test-vm test-hostile test-faults sweep nemesis \
+  fuzz mutants lint fmt generate lock bench clean \
   definitions pkgs_rootfs bootstrap_rootfs multi_rootfs live-bootstrap keys current \
   run-bootstrap run-bootstrap-with-pkgs
 
@@ -108,6 +109,13 @@ fuzz: setup ## made-up bytes for every reader of untrusted ones, FUZZ_SECONDS fo
 
 mutants: setup ## spoil the deciding modules one operator at a time: do the tests notice?
 	$(BIN)/python -m bench.mutants
+
+test-faults: root setup ## every fault of the fault model that this machine can suffer (as root)
+	$(PYTEST) -q -m root tests/faults
+
+SWEEP =
+sweep: root setup ## kill the agent at every call that leaves something behind (hours, as root)
+	$(BIN)/python -m tests.faults.crash_points --jobs $(JOBS) $(SWEEP)
 
 lint: setup ## ruff, mypy, import-linter, shellcheck
 	$(BIN)/ruff format --check --quiet .

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -18,19 +17,22 @@ FillUp = Callable[[], object]
 
 
 @pytest.fixture(params=["fake", "real"])
-def pillar(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[PillarPorts, FillUp]:
+def pillar(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[PillarPorts, FillUp]:
     """The ports, and how to make it impossible to write any file."""
     if request.param == "fake":
         made_up = FakePillar()
         return made_up.ports(), lambda: setattr(made_up, "full", True)
-    run = tmp_path / "run"
+    folder = tmp_path_factory.mktemp("p")  # short: a socket's path has 107 bytes (unix(7))
+    run = folder / "run"
     run.mkdir()
     ports = PillarPorts(
         publisher=Publisher(topic(run)),
         subscriber=Subscriber(topic(run, "zedagent", "ConfigItemValueMap")),
         files=AgentFiles(str(run)),
     )
-    return ports, lambda: shutil.move(run, tmp_path / "elsewhere")
+    return ports, lambda: shutil.move(run, folder / "elsewhere")
 
 
 async def test_a_whole_life(pillar: tuple[PillarPorts, FillUp]) -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -54,10 +54,10 @@ class RealAgent:
             **{f"EXTSLOADER_{name.upper()}": str(value) for name, value in settings.items()},
         }
 
-    def start(self) -> None:
+    def start(self, *before: str) -> None:
         """Start it and wait until it says that it is ready (sd_notify(3))."""
         with self._heard_ready():
-            self.process = self.spawn()
+            self.process = self.spawn(*before)
 
     def hand_over(self) -> None:
         """SIGUSR2; the next agent, in the same process, has said that it is ready."""
@@ -70,13 +70,23 @@ class RealAgent:
         address.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.bind(str(address))
-            manager.settimeout(PATIENCE)
             yield
-            while b"READY=1" not in manager.recv(4096).splitlines():
-                pass
+            self._hear(manager, b"READY=1")
 
-    def spawn(self) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, "-m", "extsloader.lean", "--root", str(self.root)]
+    def _hear(self, manager: socket.socket, word: bytes) -> None:
+        end = os.pidfd_open(self.pid)
+        try:
+            while True:
+                heard, _, _ = select.select([manager.fileno(), end], [], [], PATIENCE)
+                assert manager.fileno() in heard, f"the agent does not start: {self.log()}"
+                if word in manager.recv(4096).splitlines():
+                    return
+        finally:
+            os.close(end)
+
+    def spawn(self, *before: str) -> subprocess.Popen[bytes]:
+        """Start it and do not wait; `before` is what starts it, with options."""
+        argv = [*before, sys.executable, "-m", "extsloader.lean", "--root", str(self.root)]
         with (self.root / "log").open("ab") as log:
             return subprocess.Popen(
                 argv,
@@ -110,9 +120,11 @@ class RealAgent:
     def status(self) -> StatusSnapshot:
         return self.client.ask("/v1/status", StatusSnapshot)
 
-    def until(self, is_so: Callable[[StatusSnapshot], object]) -> StatusSnapshot:
+    def until(
+        self, is_so: Callable[[StatusSnapshot], object], within: float = PATIENCE
+    ) -> StatusSnapshot:
         """The first status of which that is true, waiting by long poll."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + within
         status = self.status()
         while not is_so(status):
             left = deadline - time.monotonic()
@@ -234,10 +246,7 @@ class RealAgent:
             self.process.kill()
             self.process.wait()
             self.process = None
-        for pid in self.processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-                wait_for_end(pid)
+        kill_all(self.processes())
         for point in reversed(self.mounts()):
             subprocess.run(["umount", point], check=False)
         for group in self.groups():
@@ -280,6 +289,14 @@ def find_service(status: StatusSnapshot, name: str) -> ServiceStatus:
 def pids(status: StatusSnapshot) -> dict[str, int | None]:
     """Who runs; equal before and after means that nobody was disturbed."""
     return {service.name: service.pid for service in status.services}
+
+
+def kill_all(pids: Iterable[int]) -> None:
+    """SIGKILL for processes that are ours, and their end."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            wait_for_end(pid)
 
 
 def wait_for_end(pid: int) -> None:

@@ -22,6 +22,9 @@ class LoopDevice:
     def plug_in(self, image: Path, *options: str) -> None:
         subprocess.run(["losetup", *options, self.node, image], check=True)
 
+    def is_plugged_in(self) -> bool:
+        return Path(f"/sys/block/loop{self.number}/loop").is_dir()
+
     def pull_out(self) -> None:
         subprocess.run(["losetup", "--detach", self.node], check=True)
 

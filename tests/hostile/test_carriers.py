@@ -17,7 +17,8 @@ import pytest
 from extsloader.adapters.udev import read_source
 from extsloader.core import candidates, engine
 from extsloader.core.admit import refuse_probed, refuse_unprobed
-from extsloader.image.fat import MAX_DIRECTORY, FatError, list_root
+from extsloader.image.fat import MAX_DIRECTORY, list_root
+from extsloader.image.files import FileSystemError
 from extsloader.image.superblock import read_partition, read_superblock
 from extsloader.model import effects as fx
 from extsloader.model import events as ev
@@ -263,7 +264,7 @@ def test_h091_a_root_directory_of_more_entries_than_there_can_be(tmp_path: Path)
         read += length
         return bytes(data[offset : offset + length])
 
-    with pytest.raises(FatError):
+    with pytest.raises(FileSystemError):
         list_root(counted, len(data), FILES)
     assert read < 2 * MAX_DIRECTORY
 
