@@ -17,8 +17,8 @@ import pytest
 from extsloader.adapters.udev import read_source
 from extsloader.core import candidates, engine
 from extsloader.core.admit import refuse_probed, refuse_unprobed
-from extsloader.image.fat import MAX_DIRECTORY, list_root
-from extsloader.image.files import FileSystemError
+from extsloader.image.fat import list_root
+from extsloader.image.files import MAX_DIRECTORY, FileSystemError
 from extsloader.image.superblock import read_partition, read_superblock
 from extsloader.model import effects as fx
 from extsloader.model import events as ev
