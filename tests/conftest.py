@@ -1,7 +1,10 @@
 """What all tests share."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -14,3 +17,12 @@ def pytest_asyncio_loop_factories(
     """Scenarios live in virtual time: hours pass in milliseconds. Everything else is real."""
     virtual = item.path.is_relative_to(config.rootpath / "tests" / "scenarios")
     return {"virtual": VirtualTimeLoop} if virtual else {"real": asyncio.new_event_loop}
+
+
+@pytest.fixture
+def run() -> Iterator[Path]:
+    """As /run is: in memory, where a rename waits for no disk, and short enough for a socket."""
+    memory = Path("/dev/shm")
+    place = memory if os.access(memory, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="extst-", dir=place) as directory:
+        yield Path(directory)

@@ -30,12 +30,12 @@ def says(ear: Ear, state: int) -> bool:
     return bool(ear.items) and json.loads(ear.items["global"])["State"] == state
 
 
-async def test_ten_thousand_changes_of_the_status(tmp_path: Path) -> None:
+async def test_ten_thousand_changes_of_the_status(run: Path) -> None:
     hub = Hub(builders.world(), builders.moment, LIVE, "/log")
     ports = PillarPorts(
-        publisher=Publisher(topic(tmp_path)),
-        subscriber=Subscriber(topic(tmp_path, "zedagent", "ConfigItemValueMap")),
-        files=AgentFiles(str(tmp_path)),
+        publisher=Publisher(topic(run)),
+        subscriber=Subscriber(topic(run, "zedagent", "ConfigItemValueMap")),
+        files=AgentFiles(str(run)),
     )
     link = PillarLink(Settings(), "IMGA", ports, builders.moment, structlog.get_logger())
     link.begin()
@@ -44,7 +44,7 @@ async def test_ten_thousand_changes_of_the_status(tmp_path: Path) -> None:
     ready = worlds.running(builders.service("a"), a=ServicePhase.READY)
     essential = builders.service("a", essential=True)
     failed = worlds.running(essential, a=ServicePhase.PARKED)
-    here = topic(tmp_path)
+    here = topic(run)
     async with hearing(here) as first, hearing(here) as second, hearing(here) as third:
         for number in range(CHANGES):
             hub.publish(ready if number % 2 else searching)

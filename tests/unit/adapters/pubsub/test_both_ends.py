@@ -4,7 +4,6 @@ import asyncio
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,13 +31,6 @@ asyncio.run(live())
 """
 
 
-@pytest.fixture
-def run() -> Iterator[Path]:
-    """In memory, as /run is: a rename on a disk may wait for the disk."""
-    with tempfile.TemporaryDirectory(prefix="extst-", dir="/dev/shm") as directory:
-        yield Path(directory)
-
-
 async def test_ten_thousand_changes_reach_three_readers_in_their_final_state(run: Path) -> None:
     begun = time.monotonic()
     async with publishing(Publisher(topic(run)), **{"global": item()}) as publisher:
@@ -61,25 +53,25 @@ async def test_ten_thousand_changes_reach_three_readers_in_their_final_state(run
 
 
 @pytest.fixture
-def doomed(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def doomed(run: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that publishes "ready" and nothing else."""
-    argv = [sys.executable, "-c", DOOMED, str(tmp_path)]
+    argv = [sys.executable, "-c", DOOMED, str(run)]
     with subprocess.Popen(argv, env={"PYTHONPATH": str(PROJECT)}) as process:
         yield process
         process.kill()
 
 
 async def test_a_killed_agent_s_ready_is_never_told_again(
-    tmp_path: Path, doomed: subprocess.Popen[bytes]
+    run: Path, doomed: subprocess.Popen[bytes]
 ) -> None:
-    async with hearing(topic(tmp_path)) as ear:
+    async with hearing(topic(run)) as ear:
         await ear.until_heard(**{"global": b'{"State":1}'})
         doomed.kill()
         doomed.wait()
-        file = topic(tmp_path).directory / "global.json"
+        file = topic(run).directory / "global.json"
         assert json.loads(file.read_bytes()) == {"State": 1}  # still claimed on the disk
         told = ear.told
-        async with publishing(Publisher(topic(tmp_path)), **{"global": item()}):
+        async with publishing(Publisher(topic(run)), **{"global": item()}):
             assert json.loads(file.read_bytes()) == {"State": 0}
             await ear.until_heard(**{"global": b'{"State":0}'})
             assert ear.told == told + 1

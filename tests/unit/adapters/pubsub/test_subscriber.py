@@ -38,8 +38,8 @@ DECODED = (
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> Topic:
-    return topic(tmp_path, "zedagent", NAME)
+def there(run: Path) -> Topic:
+    return topic(run, "zedagent", NAME)
 
 
 @pytest.fixture
