@@ -30,6 +30,7 @@ from extsloader.model.reasons import Code, Problem
 from extsloader.model.source import Filters, FsType, Superblock
 from extsloader.model.world import CandidatePhase
 from extsloader.verify.identity import open_source
+from extsloader.verify.medium import open_medium
 from extsloader.verify.pipeline import verify
 from tests.fakes import builders, images
 from tests.fakes.real_devices import LoopDevice
@@ -150,7 +151,7 @@ def fat(folder: Path, bits: int = 16, **files: bytes) -> bytearray:
 
 
 def test_h089_a_medium_that_is_two_file_systems_is_none(path: Path) -> None:
-    """A squashfs leaves no room for a boot sector that a FAT reader would take; only just."""
+    """Otherwise the one that a filter saw need not be the one that is read later."""
     images.signed(path)
     boot = fat(path.parent)[:512]
     hybrid = bytearray(path.read_bytes())
@@ -358,6 +359,19 @@ def test_h100_a_node_that_became_a_link_or_a_file(tmp_path: Path) -> None:
     assert refused.value.problem.code is Code.GONE
 
 
+def test_h096_a_file_that_is_replaced_after_it_was_opened(path: Path) -> None:
+    images.signed(path)
+    good = path.read_bytes()
+    with open_medium(images.file_source(path)) as medium:
+        path.with_name("other").write_bytes(bytes(len(good)))
+        path.with_name("other").rename(path)
+        assert path.read_bytes() != good  # whoever opens the path again is fooled
+        assert medium.read(0, len(good)) == good
+        with pytest.raises(ImageRefusedError) as refused:
+            medium.check()
+    assert refused.value.problem.code is Code.GONE
+
+
 def test_h102_a_medium_that_is_written_to_after_its_verification(path: Path) -> None:
     """Whatever the device says of being read-only: what is kept is a copy."""
     manifest = images.signed(path)
@@ -417,6 +431,14 @@ def test_h103_a_medium_that_changes_all_the_time_is_looked_at_a_few_times(
     (present,) = [c for c in storm.world.candidates.values() if c.present]
     storm.tell(ev.TimerFired(TimerId(TimerKind.RETRY, present.source.id)), 60.0)
     assert len(storm.looks) == candidates.LOOKS + 1  # it gets its chance when it is calm
+
+
+def test_h103_without_the_limit_each_event_costs_a_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "LOOKS", 1000)
+    storm = Storm()
+    for number in range(200):
+        storm.tell(changed(number)[0], number / 200)
+    assert len(storm.looks) == 200
 
 
 @pytest.mark.parametrize("error", [errno.ENOENT, errno.ENODEV, errno.EINVAL])
