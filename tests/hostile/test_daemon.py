@@ -32,7 +32,7 @@ from tests.fakes.real_images import BUSYBOX, make_image, service
 pytestmark = pytest.mark.hostile
 
 
-# H170: configuration. Files: tests/unit/settings; a running agent: tests/scenarios.
+# H170: configuration. Files: tests/unit/settings; a running agent: tests/unit/core/test_reload.py.
 
 
 @pytest.mark.parametrize(

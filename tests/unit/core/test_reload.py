@@ -58,7 +58,7 @@ def test_what_is_built_in_waits_for_a_restart_and_the_status_says_so() -> None:
     assert reload.find_pending(back.world) is None
 
 
-def test_a_bad_one_changes_nothing_and_is_told_until_there_is_a_good_one() -> None:
+def test_h170_a_bad_one_changes_nothing_and_is_told_until_there_is_a_good_one() -> None:
     step = reload.refuse(waiting(), ("x.toml: enabled: expected a bool", "y.toml: what"))
     assert step.world.settings == Settings()
     problem = step.world.settings_problem

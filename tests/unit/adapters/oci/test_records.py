@@ -62,7 +62,7 @@ def test_a_damaged_record_is_no_record(records: Records, text: str) -> None:
     assert records.load(directory) is None
 
 
-def test_a_record_of_an_earlier_boot_is_no_record(records: Records) -> None:
+def test_h175_a_record_of_an_earlier_boot_is_no_record(records: Records) -> None:
     directory = records.make(make_plan("zeta"))
     records.save(directory, DIGEST, CONMON, CONTAINER)
     file = directory / "record.json"
