@@ -74,7 +74,12 @@ def is_constant(node: ast.AST, value: object) -> bool:
 def mutants(source: str) -> Iterator[tuple[int, str, ast.Module]]:
     """Line, what was changed, and the changed tree, for every change of every node."""
     tree = ast.parse(source)
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    # How a dataclass is made is no decision.
+    spared = {part for node in classes for made in node.decorator_list for part in ast.walk(made)}
     for number, node in enumerate(ast.walk(tree)):
+        if node in spared:
+            continue
         for change in changes(node):
             changed = deepcopy(tree)
             target = list(ast.walk(changed))[number]

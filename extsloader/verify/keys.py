@@ -46,10 +46,10 @@ class KeyRing:
     """Distinct public keys, and how many of them must have signed."""
 
     keys: tuple[SSlibKey, ...]
-    retired: tuple[SSlibKey, ...] = ()
-    revoked: tuple[SSlibKey, ...] = ()
-    threshold: int = 1
-    epoch: int = 0
+    retired: tuple[SSlibKey, ...]
+    revoked: tuple[SSlibKey, ...]
+    threshold: int
+    epoch: int
 
 
 def load_keys(directory: str) -> KeyRing:

@@ -102,3 +102,21 @@ def test_too_many_keys_and_a_directory_for_everybody_are_refused(tmp_path: Path)
     other = key_directory(tmp_path / "open", 1)
     Path(other).chmod(0o702)
     assert "everybody may write there" in refusal(other)
+
+
+def test_what_a_policy_does_not_say_is_as_without_one(tmp_path: Path) -> None:
+    directory = Path(key_directory(tmp_path / "keys", *range(1, 17)))
+    assert load_keys(str(directory)).epoch == 0
+    (directory / "policy.json").write_text('{"threshold":1' + " " * 4081 + "}")
+    ring = load_keys(str(directory))
+    assert (len(ring.keys), ring.threshold, ring.epoch) == (16, 1, 0)
+    (directory / "policy.json").write_text('{"threshold":1' + " " * 4082 + "}")
+    assert "it is not JSON" in refusal(directory)
+    (directory / "policy.json").write_text('{"threshold":1,"revoked":""}')
+    assert "revoked: a list of file names expected" in refusal(directory)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    directory = Path(key_directory(tmp_path / "keys", 1))
+    (directory / "2.pem").mkdir()
+    assert refusal(directory) == f"cannot use the keys in {directory}/2.pem: is a directory"

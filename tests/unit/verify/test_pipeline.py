@@ -15,7 +15,8 @@ from extsloader.model.manifest import Manifest
 from extsloader.model.reasons import Code
 from extsloader.model.source import SourceKind
 from extsloader.model.trust import Release
-from extsloader.verify.pipeline import verify
+from extsloader.verify.pipeline import verify, verify_in_place
+from extsloader.verify.store import Progress
 from tests.fakes import images
 from tests.fakes.images import names
 
@@ -308,3 +309,52 @@ def refusal_code(asked: Request) -> Code:
     with pytest.raises(ImageRefusedError) as caught:
         verify(asked, ignore)
     return caught.value.problem.code
+
+
+def in_place(path: Path, progress: Progress = ignore) -> Code | None:
+    try:
+        verify_in_place(ask(path), progress)
+    except ImageRefusedError as refused:
+        return refused.problem.code
+    return None
+
+
+@pytest.mark.usefixtures("good")
+def test_a_size_that_cannot_be_is_known_before_a_byte_is_read(path: Path) -> None:
+    other = images.signed(path.with_name("other"), size=400_000)
+    append_trailer(str(path), images.envelope(other))
+    seen: list[int] = []
+    for check in (verify, verify_in_place):
+        with pytest.raises(ImageRefusedError, match="E_SIZE"):
+            check(ask(path), lambda done, _: seen.append(done))
+    assert seen == []
+
+
+def test_in_place_the_hash_tree_is_checked_as_well(path: Path) -> None:
+    image = images.unsigned(path)
+    wrong = replace(image, verity=replace(image.verity, root_hash="0" * 64))
+    append_trailer(str(path), images.envelope(images.manifest(wrong)))
+    assert in_place(path) is Code.VERITY
+    append_trailer(str(path), images.envelope(images.manifest(image)))
+    assert in_place(path) is None
+
+
+@pytest.mark.usefixtures("good")
+def test_what_changes_while_it_is_hashed_is_gone(path: Path) -> None:
+    def touch(target: Path) -> Progress:
+        return lambda _done, _total: os.truncate(target, target.stat().st_size + 1)
+
+    image, descriptor = verify(ask(path), ignore)
+    os.close(descriptor)
+    stored = ask(Path(image.path), SourceKind.STORED, keys=ask(path).keys)
+    Path(image.path).chmod(0o600)
+    stored = replace(stored, source=images.file_source(Path(image.path), SourceKind.STORED))
+    with pytest.raises(ImageRefusedError, match="E_GONE"):
+        verify(stored, touch(Path(image.path)))
+    assert in_place(path, touch(path)) is Code.GONE
+
+
+def test_in_the_store_nothing_beside_the_image_counts(path: Path) -> None:
+    manifest = images.manifest(images.unsigned(path))
+    path.with_name("image.manifest.json").write_bytes(images.envelope(manifest))
+    assert refusal(path, SourceKind.STORED)[0] is Code.ENVELOPE
