@@ -108,9 +108,10 @@ def _drain(monitor: pyudev.Monitor, control: socket.socket) -> tuple[dict[str, s
     for _ in range(BUDGET):
         try:
             device = monitor.poll(timeout=0)
-        except OSError:
-            # After an overrun pyudev fails for ever, and without an errno: poll(2) says POLLERR
-            # until somebody fetches the error. Malformed messages end here as well.
+        except (OSError, ValueError, MemoryError):
+            # pyudev makes the last two of EINVAL, a malformed message, and ENOMEM. After an
+            # overrun it fails for ever, and without an errno: poll(2) says POLLERR until somebody
+            # fetches the error.
             control.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             lost = True
             continue

@@ -3,6 +3,7 @@
 import socket
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -157,3 +158,24 @@ def test_the_receive_buffer_is_never_made_smaller() -> None:
     _, control = udev.open_monitor()
     with control:
         assert control.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= udev.RECEIVE_BUFFER
+
+
+@pytest.mark.parametrize("error", [OSError("overrun"), ValueError("malformed"), MemoryError()])
+def test_a_message_that_cannot_be_read_costs_no_other_one(error: Exception) -> None:
+    """pyudev raises ValueError for EINVAL; all that is lost is found by listing the devices."""
+
+    class Monitor:
+        answers = iter((STRANGER, error, STRANGER, None))
+
+        def poll(self, timeout: int) -> object:
+            assert timeout == 0
+            answer = next(self.answers)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    with socket.socket(socket.AF_UNIX) as control:
+        assert udev._drain(Monitor(), control) == ({"sdz": "add"}, True)
+
+
+STRANGER = SimpleNamespace(device_path="/devices/sdz", action="add")
