@@ -117,6 +117,10 @@ SWEEP =
 sweep: root setup ## kill the agent at every call that leaves something behind (hours, as root)
 	$(BIN)/python -m tests.faults.crash_points --jobs $(JOBS) $(SWEEP)
 
+SECONDS = 600
+nemesis: root setup ## operations and faults in any order for SECONDS (as root)
+	$(BIN)/python -m tests.faults.nemesis --seconds $(SECONDS)
+
 lint: setup ## ruff, mypy, import-linter, shellcheck
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
