@@ -358,7 +358,10 @@ def sweep(cleans: Sequence[Clean], images: Images, seed: int, seconds: float,
     def work(point: Point) -> Outcome | None:
         if time.monotonic() > deadline:
             return None
-        return strike(point, ends[point.story], images)
+        try:
+            return strike(point, ends[point.story], images)
+        except Exception as error:  # noqa: BLE001 - one story that cannot be cleaned up is one
+            return Outcome(point, hit=True, violations=(f"{type(error).__name__}: {error}",))
 
     with ThreadPoolExecutor(jobs) as pool:
         yield from (outcome for outcome in pool.map(work, points) if outcome)
