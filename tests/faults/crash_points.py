@@ -236,9 +236,11 @@ def staged(images: Images) -> Iterator[Stage]:
         yield stage
     finally:
         strace.let_go(stage.agent)
-        stage.agent.sweep()
-        stage.stick.remove()
-        shutil.rmtree(root, ignore_errors=True)
+        try:
+            stage.agent.sweep()
+        finally:
+            stage.stick.remove()
+            shutil.rmtree(root, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
