@@ -130,8 +130,23 @@ def refuse(world: World, source: SourceId, problem: Problem, moment: Moment) -> 
     refused = replace(candidate, tries=candidate.tries + 1, problem=problem)
     if _worth_retrying(world, refused):
         return _retry(world, refused, moment)
-    step = Step(_put(world, replace(refused, phase=CandidatePhase.REFUSED)))
-    return replace(step, effects=_drop_rotten(step.world, refused))
+    return Step(_put(world, replace(refused, phase=CandidatePhase.REFUSED)))
+
+
+def drop_rotten(world: World) -> Step:
+    """Delete files of the store whose bytes are not those of their name: no use ever again.
+
+    They stay while a helper verifies or an image of that digest is known: the name may stand for a
+    good copy by now.
+    """
+    step = Step(world)
+    if is_verifying(world):
+        return step
+    for candidate in world.candidates.values():
+        if (digest := _rotten(candidate)) and digest not in world.images:
+            gone = _put(step.world, replace(candidate, present=False))
+            step = Step(gone, (*step.effects, DropImage(digest)))
+    return step
 
 
 def retry(world: World, source: SourceId) -> Step:
@@ -257,17 +272,12 @@ def _in_phase(world: World, source: SourceId, phase: CandidatePhase) -> Candidat
     return candidate
 
 
-def _drop_rotten(world: World, candidate: Candidate) -> tuple[Effect, ...]:
-    """A file of the store whose bytes are not those of its name will never be of use again.
-
-    It stays while a helper verifies or an image of that digest is known: the name may stand for a
-    good copy by now. The next boot judges it anew.
-    """
-    digest = _stored_digest(candidate.source)
-    rotten = candidate.present and candidate.problem and candidate.problem.code is Code.DIGEST
-    if not (digest and rotten) or digest in world.images or is_verifying(world):
-        return ()
-    return (DropImage(digest),)
+def _rotten(candidate: Candidate) -> Digest | None:
+    """The digest that a file of the store has in its name and not in its bytes."""
+    refused = candidate.present and candidate.phase is CandidatePhase.REFUSED
+    if not refused or candidate.problem is None or candidate.problem.code is not Code.DIGEST:
+        return None
+    return _stored_digest(candidate.source)
 
 
 def _stored_digest(source: Source) -> Digest | None:

@@ -108,6 +108,7 @@ def _settle(world: World, moment: Moment) -> Step:
         .then(fleet.settle, moment)
         .then(images.move)
         .then(images.drop_surplus)
+        .then(candidates.drop_rotten)
         .then(_watch)
         .then(_finish)
     )

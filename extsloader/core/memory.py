@@ -32,12 +32,19 @@ def begin(world: World, moment: Moment) -> Step:
 
 
 def check(world: World, source: SourceId, image: StoredImage, moment: Moment) -> Step | None:
-    """Refuse what must not be accepted any more since its helper was asked; None: nothing is."""
+    """Refuse what must not be accepted any more since its helper was asked; None: nothing is.
+
+    Its file stays while another helper verifies: that may be about to vouch for the same bytes.
+    """
     problem = _refuse(world, image)
     if problem is None:
         return None
     step = candidates.refuse(world, source, problem, moment)
-    kept = image.digest in world.images or _is_stored(world, source)
+    kept = (
+        image.digest in world.images
+        or _is_stored(world, source)
+        or candidates.is_verifying(step.world)
+    )
     return step if kept else Step(step.world, (*step.effects, DropImage(image.digest)))
 
 

@@ -1,5 +1,6 @@
 """Carries out the orders about sources and images."""
 
+import asyncio
 import os
 from collections.abc import Callable
 
@@ -27,13 +28,20 @@ class ImageWork:
         self._store = ports.store
         self._threads = threads
         self._descriptors: dict[Digest, int] = {}
+        self._dropping = asyncio.Lock()
 
     async def probe(self, source: Source) -> ev.Probed:
         """Read the superblock in a helper. Raises ImageRefusedError."""
         return ev.Probed(source.id, await self._verifier.probe(source))
 
     async def verify(self, source: Source, bounds: Bounds, emit: Emit) -> ev.Verified:
-        """Verify and store in a helper. Raises ImageRefusedError."""
+        """Verify and store in a helper. Raises ImageRefusedError.
+
+        It begins when nothing is being deleted any more: an image that it finds or publishes while
+        the same digest is deleted would lose its name.
+        """
+        async with self._dropping:
+            pass
         image, descriptor = await self._verifier.verify(source, bounds, _progress(source.id, emit))
         self._keep(image.digest, descriptor)
         return ev.Verified(source.id, image)
@@ -57,7 +65,8 @@ class ImageWork:
     async def drop(self, digest: Digest) -> None:
         """Delete it from the store, which takes its time. Raises MachineError."""
         self._close(digest)
-        await self._threads.run(self._store.drop, digest)
+        async with self._dropping:
+            await self._threads.run(self._store.drop, digest)
 
     def close(self) -> None:
         """Give the descriptors back."""

@@ -18,6 +18,19 @@ def test_the_store_is_closed_to_others(tmp_path: Path) -> None:
     assert (tmp_path / "state/store").stat().st_mode & 0o777 == 0o700
 
 
+def test_h172_what_a_crash_left_is_removed_at_the_start_and_nothing_else(tmp_path: Path) -> None:
+    for number in range(300):
+        (tmp_path / f"{number:064x}.img.new").touch()
+    others = {f"{DIGEST}.img", f"{DIGEST}.img.old", "x.img.new", f"{DIGEST}.new"}
+    for name in others:
+        (tmp_path / name).touch()
+    (tmp_path / f"{DIGEST}.img.new").mkdir()
+
+    Store(str(tmp_path)).ensure()
+
+    assert {path.name for path in tmp_path.iterdir()} == others | {f"{DIGEST}.img.new"}
+
+
 def test_dropping_deletes_one_image_and_twice_is_once(tmp_path: Path) -> None:
     (tmp_path / f"{DIGEST}.img").touch()
     (tmp_path / f"{'cd' * 32}.img").touch()

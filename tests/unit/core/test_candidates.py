@@ -338,7 +338,8 @@ def refuse_stored(
     stored = replace(STICK, id=SourceId(f"/store/{name}", "1"), kind=kind)
     candidate = Candidate(source=stored, phase=CandidatePhase.VERIFYING)
     world = builders.world(candidates={stored.id: candidate})
-    return candidates.refuse(world, stored.id, problem, builders.moment())
+    step = candidates.refuse(world, stored.id, problem, builders.moment())
+    return step.then(candidates.drop_rotten)
 
 
 def test_a_rotten_file_of_the_store_is_deleted_and_its_verdict_stays() -> None:
@@ -346,6 +347,7 @@ def test_a_rotten_file_of_the_store_is_deleted_and_its_verdict_stays() -> None:
     assert step.effects == (fx.DropImage(DIGEST),)
     (candidate,) = step.world.candidates.values()
     assert (candidate.phase, candidate.problem) == (CandidatePhase.REFUSED, ROTTEN)
+    assert candidates.drop_rotten(step.world) == Step(step.world), "once is enough"
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "x.img", f"{DIGEST}.img.new", f"{'AB' * 32}.img"])
@@ -365,7 +367,10 @@ def test_a_rotten_file_stays_while_a_helper_may_be_replacing_it() -> None:
     stored = replace(STICK, id=SourceId(f"/store/{DIGEST}.img", "1"), kind=SourceKind.STORED)
     both = {s.id: Candidate(source=s, phase=CandidatePhase.VERIFYING) for s in (stored, STICK)}
     step = candidates.refuse(builders.world(candidates=both), stored.id, ROTTEN, builders.moment())
-    assert step.effects == ()
+    assert step.then(candidates.drop_rotten).effects == ()
+
+    step = candidates.refuse(step.world, STICK.id, FINAL, builders.moment())
+    assert step.then(candidates.drop_rotten).effects == (fx.DropImage(DIGEST),)
 
 
 def test_a_rotten_file_stays_when_its_image_is_known_by_now() -> None:
@@ -375,4 +380,5 @@ def test_a_rotten_file_stays_when_its_image_is_known_by_now() -> None:
     rotting = Candidate(source=stored, phase=CandidatePhase.VERIFYING)
     world = replace(world, candidates={**world.candidates, stored.id: rotting})
     assert DIGEST in world.images
-    assert candidates.refuse(world, stored.id, ROTTEN, builders.moment()).effects == ()
+    step = candidates.refuse(world, stored.id, ROTTEN, builders.moment())
+    assert step.then(candidates.drop_rotten).effects == ()

@@ -253,6 +253,13 @@ def test_a_damaged_image_is_dropped_with_its_mount_and_forgotten() -> None:
     assert images.take_unmounted(step.world, OLD.digest, None).world.images == {}
 
 
+def test_its_file_stays_while_a_helper_may_vouch_for_the_same_bytes() -> None:
+    stick = builders.source("/dev/sdb")
+    verifying = Candidate(source=stick, phase=CandidatePhase.VERIFYING)
+    world = replace(watched(damage=DAMAGE), stopping=True, candidates={stick.id: verifying})
+    assert images.move(world).effects == (fx.UnmountImage(OLD.digest),)
+
+
 def test_nobody_is_told_what_he_did_not_ask() -> None:
     with pytest.raises(IllegalTransitionError, match="nobody asked about"):
         images.take_checked(watched(), OLD.digest, None)

@@ -139,6 +139,12 @@ def test_an_image_below_a_floor_that_rose_while_it_was_verified_is_refused_and_d
     assert not step.world.images
 
 
+def test_such_an_image_stays_while_another_helper_may_vouch_for_the_same_bytes() -> None:
+    world = asked(asked(remembering(Release(name="pkgs", sequence=42))), path="/dev/sdc")
+    step = tell(world, ev.Verified(STICK.id, builders.stored(A, sequence=41)))
+    assert step.effects == ()
+
+
 def test_of_two_that_were_verified_at_once_with_one_sequence_the_first_is_kept() -> None:
     first, second = (builders.stored(A, digest=letter * 64) for letter in "ab")
     world = asked(asked(builders.world()), path="/dev/sdc")

@@ -134,6 +134,23 @@ async def test_the_loop_goes_on_while_a_large_file_is_deleted(
     assert met == [True]
 
 
+async def test_a_helper_begins_when_nothing_is_being_deleted_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise it would find or publish an image whose name is taken away a moment later."""
+    shell = Shell(Threads())
+    go_on = threading.Event()
+    monkeypatch.setattr(FakeStore, "drop", lambda *_: go_on.wait(5))
+    shell.executor.execute(fx.DropImage(IMAGE.digest))
+    shell.executor.execute(fx.Verify(STICK))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert shell.machine.calls == []
+    go_on.set()
+    assert isinstance(await shell.events.get(), ev.VerifyProgressed)
+    await shell.executor.close()
+
+
 async def test_an_image_verified_twice_keeps_its_first_descriptor(shell: Shell) -> None:
     for _ in range(2):
         await shell.ask(fx.Verify(STICK))
