@@ -34,7 +34,7 @@ from extsloader.model.world import Candidate, CandidatePhase, World
 REMEMBERED = 64
 """Verdicts on media that are gone are kept for questions, the oldest dropped first."""
 
-LOOKS, LOOKS_WITHIN = 10, 60.0
+LOOKS, LOOKS_WITHIN = 20, 60.0
 """So many looks at one place within so many seconds; a medium that changes more often waits."""
 
 _DIGITS, _HEX = 64, frozenset("0123456789abcdef")  # of a SHA-256, as the store names its files

@@ -220,14 +220,15 @@ class RealAgent:
         return found
 
     def descriptors(self) -> list[str]:
-        """What the daemon has open, without the connections of those who ask it just now."""
+        """What the daemon has open, without what it writes and who asks it just now."""
         lines = Path("/proc/net/unix").read_text().splitlines()
         connections = {f"socket:[{line.split()[6]}]" for line in lines if f" {self.run}/" in line}
         found = []
         for link in Path(f"/proc/{self.pid}/fd").iterdir():
             with suppress(OSError):
                 found.append(str(link.readlink()))
-        return sorted(name for name in found if name not in connections)
+        state = self.store.parent  # of files that are open for a moment each
+        return sorted(n for n in found if n not in connections and Path(n).parent != state)
 
     def leftovers(self) -> list[str]:
         """Everything that a stopped agent must not leave on the machine."""

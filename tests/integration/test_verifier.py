@@ -145,7 +145,7 @@ async def test_an_image_on_a_larger_medium_is_stored_and_can_be_mounted(
         node = f"/proc/{os.getpid()}/fd/{file.fileno()}"
         run("mount", "-t", "squashfs", "-o", "ro,loop", node, mounted)
         undo.callback(run, "umount", mounted)
-        assert names(mounted) == ["content"]
+        assert "content" in names(mounted)
     again, descriptor = await verifier.verify(
         file_source(Path(image.path), SourceKind.STORED), Bounds(), ignore
     )
