@@ -92,7 +92,7 @@ test-fast: setup ## tests that need neither root nor the kernel's help, under a 
 	$(PYTEST) -q -m "not root and not vm" -n $(JOBS)
 
 test-root: root setup ## tests with real loop devices, mounts, cgroups and containers (as root)
-	$(PYTEST) -q -m root
+	$(PYTEST) -q -m "root and not nemesis"
 
 # A build of its own, with shells on the serial consoles for the tests.
 VM = build/vm

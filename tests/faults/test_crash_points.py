@@ -9,7 +9,7 @@ from tests.fakes import strace
 from tests.fakes.real_images import BUSYBOX
 from tests.faults.crash_points import Images, sweep, tell_all
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.nemesis]
 
 SHARE = 30.0  # seconds of points, after what it costs to tell each story once
 

@@ -37,6 +37,7 @@ def test_the_checker_finds_it(tmp_path: Path, history: list[dict[str, object]], 
     )
 
 
+@pytest.mark.nemesis
 @pytest.mark.root
 @pytest.mark.timeout(300)
 def test_f65_faults_in_any_order_break_no_invariant(tmp_path: Path) -> None:
