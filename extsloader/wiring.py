@@ -77,7 +77,6 @@ from extsloader.runtime.threads import Threads
 from extsloader.settings.start import Process
 
 SAVE_TIME = 5.0  # seconds that a disk may take
-STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(settings: Settings, checking: Process, load: Callable[[], Settings]) -> int:
@@ -332,13 +331,15 @@ async def _run(agent: Agent, link: PillarLink | None, stack: AsyncExitStack) -> 
     if problem := await _save(agent.executor, collect(agent.loop.world)):
         agent.loop.put(HistorySaved(problem))  # it is told, and tried again
     agent.executor.start()
-    running = asyncio.get_running_loop()
-    for number in STOPPING:
-        running.add_signal_handler(number, agent.ask_to_stop)
-    running.add_signal_handler(signal.SIGHUP, agent.ask_to_reload)
-    running.add_signal_handler(signal.SIGUSR2, agent.ask_to_hand_over)
-    # The launcher held them back.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOPPING, signal.SIGHUP, signal.SIGUSR2))
+    handlers = {
+        signal.SIGTERM: agent.ask_to_stop,
+        signal.SIGINT: agent.ask_to_stop,
+        signal.SIGHUP: agent.ask_to_reload,
+        signal.SIGUSR2: agent.ask_to_hand_over,
+    }
+    for number, handler in handlers.items():
+        asyncio.get_running_loop().add_signal_handler(number, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)  # the launcher held them back
     _keep_alive(agent.notifier)
     agent.loop.put(AgentStarted(agent.providers))
     if link is not None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from extsloader.core import candidates, floor, health
 from extsloader.core.step import Step
+from extsloader.core.supervision import SETTLED
 from extsloader.model.effects import CancelTimer, DropImage, Effect, SaveClock, SaveMemory, SetTimer
 from extsloader.model.events import TimerId, TimerKind
 from extsloader.model.ids import ServiceName, SourceId
@@ -13,14 +14,12 @@ from extsloader.model.manifest import StoredImage, parse_time
 from extsloader.model.reasons import Problem
 from extsloader.model.source import SourceKind
 from extsloader.model.trust import Flag, Memory, Release
-from extsloader.model.world import Image, ImagePhase, ServicePhase, World
+from extsloader.model.world import Image, ImagePhase, World
 
 PROBATION, CLOCK = TimerId(TimerKind.PROBATION), TimerId(TimerKind.CLOCK)
 CLOCK_PERIOD = 3600.0
 CLOCK_SLIP = 60.0
 """Seconds by which a clock may be corrected within an hour that is still believed."""
-
-WELL = frozenset({ServicePhase.READY, ServicePhase.FINISHED})
 
 
 def begin(world: World, moment: Moment) -> Step:
@@ -134,7 +133,7 @@ def _is_well(world: World, skipped: Collection[ServiceName]) -> bool:
         return False
     meant = [state for name, state in world.services.items() if name not in skipped]
     watched = [state for state in meant if state.spec.essential] or meant
-    return bool(watched) and all(s.phase in WELL and not health.is_sick(s) for s in watched)
+    return bool(watched) and all(s.phase in SETTLED and not health.is_sick(s) for s in watched)
 
 
 def _is_reached(world: World) -> bool:

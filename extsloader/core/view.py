@@ -14,7 +14,7 @@ from extsloader.core import (
 )
 from extsloader.core.history import count_restarts
 from extsloader.core.integrity import name_integrity
-from extsloader.core.supervision import UP
+from extsloader.core.supervision import SETTLED, UP
 from extsloader.model.ids import Digest, ServiceName, short
 from extsloader.model.machine import Moment
 from extsloader.model.reasons import Code, Problem
@@ -48,7 +48,6 @@ SKIPPED = "skipped"
 NAMED = 3
 """So many services are named in a sentence."""
 
-DONE = frozenset({ServicePhase.READY, ServicePhase.FINISHED})
 HURT = frozenset({ServicePhase.BACKING_OFF, ServicePhase.PARKED})
 
 
@@ -92,7 +91,7 @@ def _judge_services(world: World) -> tuple[AgentState, str]:
     hurt = [s for s in states if _is_hurt(s)]
     if hurt:
         return AgentState.DEGRADED, _describe(hurt)
-    waiting = [s for s in states if s.phase not in DONE]
+    waiting = [s for s in states if s.phase not in SETTLED]
     if waiting:
         refusal = world.admission.refusal if world.admission.tries else None
         held_up = f": {refusal.message}" if refusal else ""
@@ -124,7 +123,7 @@ def _find_failure(world: World, states: list[ServiceState]) -> str:
 
 
 def _is_hurt(state: ServiceState) -> bool:
-    if state.phase in DONE:
+    if state.phase in SETTLED:
         return health.is_sick(state)
     return state.ready_once or state.phase in HURT
 
@@ -312,7 +311,7 @@ def _waiting_for(
         return ()
     if state.phase in _NOT_STARTED or state.phase is ServicePhase.CREATING:
         return fleet.waits_for(world, state, wishes, gate)
-    return tuple(n for n in state.spec.requires if world.services[n].phase not in DONE)
+    return tuple(n for n in state.spec.requires if world.services[n].phase not in SETTLED)
 
 
 def _reason(state: ServiceState, waiting: tuple[ServiceName, ...]) -> str:

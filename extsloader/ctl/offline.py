@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 import time
 from dataclasses import asdict
@@ -11,8 +10,7 @@ from pathlib import Path
 from extsloader.ctl.text import Style, lay_table
 from extsloader.image.envelope import parse_envelope
 from extsloader.image.schema import parse_manifest
-from extsloader.image.superblock import reader
-from extsloader.image.trailer import MAX_ENVELOPE, SIDECAR_SUFFIX, find_end, read_trailer
+from extsloader.image.trailer import MAX_ENVELOPE, SIDECAR_SUFFIX, load_trailer
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.manifest import StoredImage
 from extsloader.model.reasons import Code, Problem
@@ -82,12 +80,7 @@ def show_signers(image: StoredImage, *, verified: bool) -> str:
 
 
 def _read_envelope(path: str) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        read = reader(descriptor)
-        trailer = read_trailer(read, find_end(read))
-    finally:
-        os.close(descriptor)
+    trailer = load_trailer(path)
     if trailer is not None:
         return trailer.envelope
     with Path(path + SIDECAR_SUFFIX).open("rb") as sidecar:

@@ -71,6 +71,19 @@ def read_trailer(read: Read, end: int) -> Trailer | None:
     return Trailer(image_size=size, envelope=envelope)
 
 
+def load_trailer(path: str) -> Trailer | None:
+    """Read the trailer of an image file; None where there is none.
+
+    Raises ImageRefusedError for a broken one or no squashfs, OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        read = reader(descriptor)
+        return read_trailer(read, find_end(read))
+    finally:
+        os.close(descriptor)
+
+
 def encode_trailer(size: int, envelope: bytes) -> bytes:
     """The trailer of an image of `size` bytes, padded to whole blocks."""
     if not 0 < len(envelope) <= MAX_ENVELOPE:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from extsloader.image.envelope import Signature, build_envelope, parse_envelope
 from extsloader.image.signing import sign
 from extsloader.image.superblock import read_squashfs, reader
-from extsloader.image.trailer import append_trailer, find_end, read_trailer
+from extsloader.image.trailer import append_trailer, load_trailer
 from extsloader.image.verity import (
     ALGORITHM,
     BLOCK,
@@ -132,9 +132,7 @@ def read_signed(path: Path) -> tuple[bytes, tuple[Signature, ...]]:
 
     Raises ImageRefusedError without one, OSError.
     """
-    with path.open("rb") as file:
-        read = reader(file.fileno())
-        trailer = read_trailer(read, find_end(read))
+    trailer = load_trailer(str(path))
     if trailer is None:
         raise ImageRefusedError(
             Code.ENVELOPE,

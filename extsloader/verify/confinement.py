@@ -117,8 +117,8 @@ def restrict_files(writable: str) -> None:
     attributes = struct.pack(f"={len(fields)}Q", *fields)
     ruleset = _syscall(_CREATE_RULESET, attributes, len(attributes), 0)
     try:
-        for path in filter(os.path.isdir, [writable]):
-            _allow(ruleset, path, granted)
+        if os.path.isdir(writable):  # noqa: PTH112 - "" is no directory
+            _allow(ruleset, writable, granted)
         _syscall(_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)

@@ -6,7 +6,7 @@ image is accepted, never that fewer checks are made.
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,11 @@ class KeyRing:
     revoked: tuple[SSlibKey, ...]
     threshold: int
     epoch: int
+    pinned: bytes | None = None  # the manifest of the image that needs no signature
 
 
 def load_keys(directory: str) -> KeyRing:
-    """Read `*.pem` and `policy.json`. Raises ImageRefusedError(E_KEYS)."""
+    """Read `*.pem`, `policy.json` and `pinned.json`. Raises ImageRefusedError(E_KEYS)."""
     folder = Path(directory)
     try:
         if folder.stat().st_mode & 0o002:
@@ -67,8 +68,8 @@ def load_keys(directory: str) -> KeyRing:
         raise _unusable(
             error.filename or directory, os.strerror(error.errno or 0).lower()
         ) from None
-    ring = _sort_keys(keys, policy)
-    if not ring.keys and read_pinned(directory) is None:
+    ring = replace(_sort_keys(keys, policy), pinned=read_pinned(directory))
+    if not ring.keys and ring.pinned is None:
         raise _unusable(
             directory, "there is no *.pem file that counts", "put the signer's public key there"
         )

@@ -21,7 +21,7 @@ from extsloader.model.reasons import Code
 from extsloader.model.source import SourceKind
 from extsloader.model.trust import Memory
 from extsloader.verify.keys import KeyRing, load_keys
-from extsloader.verify.pinned import read_pinned, wrap
+from extsloader.verify.pinned import wrap
 
 CLOCK_TOLERANCE = 86400.0  # seconds that a signer's clock may be ahead of ours
 
@@ -34,7 +34,7 @@ def accept(raw: bytes, request: Request) -> StoredImage:
     """
     ring = load_keys(request.keys)
     stored = request.source.kind is SourceKind.STORED
-    payload, key_ids, retired = _check_origin(raw, request.keys, ring, stored=stored)
+    payload, key_ids, retired = _check_origin(raw, ring, stored=stored)
     manifest = parse_manifest(payload)
     if request.machine is not None:
         check_compatible(manifest.compatible, request.machine)
@@ -96,12 +96,11 @@ def check_epoch(epoch: int, seen: int) -> None:
 
 
 def _check_origin(
-    raw: bytes, keys: str, ring: KeyRing, *, stored: bool
+    raw: bytes, ring: KeyRing, *, stored: bool
 ) -> tuple[bytes, tuple[str, ...], bool]:
     """The manifest's bytes, who vouches for them, and whether these are retired."""
-    pinned = read_pinned(keys)
-    if pinned is not None and wrap(pinned) == raw:
-        return pinned, (), False
+    if ring.pinned is not None and wrap(ring.pinned) == raw:
+        return ring.pinned, (), False
     envelope = parse_envelope(raw)
     return (envelope.payload, *check_signatures(envelope, ring, stored=stored))
 
