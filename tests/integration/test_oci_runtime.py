@@ -220,7 +220,9 @@ async def test_what_ended_while_no_agent_was_there_is_known_and_created_anew(
 ) -> None:
     plan = await bench.run("zeta", "exec sleep 1000")
     bench.runtime.close()
-    os.kill(bench.record("zeta")["container"]["pid"], signal.SIGKILL)
+    victim = bench.record("zeta")["container"]["pid"]
+    os.kill(victim, signal.SIGKILL)
+    await gone(victim)  # a signal that was sent has not killed yet
     runtime = bench.new_agent()
     assert await runtime.find_end(plan) == Cause(CauseKind.SIGNAL, 9)
     await gone(bench.record("zeta")["conmon"]["pid"])
