@@ -83,7 +83,7 @@ def run(settings: Settings, checking: Process, load: Callable[[], Settings]) -> 
     """Run until stopped; 0 after a clean stop, 1 with something left behind.
 
     HANDED_OVER when the agent is to be started anew in the same process.
-    `checking` is the process that has checked the settings: it can do the first verification.
+    `checking` is the process that has checked the settings: it forks the first helpers.
     `load` reads the settings anew; it raises SettingsError.
     """
     journal = open_journal(settings.log_format)

@@ -34,7 +34,7 @@ def load_settings(config: str | None, root: str = "/") -> Settings:
 def read_settings(checking: Process) -> Settings:
     """Wait for the checked settings, switched off if the kernel command line says so.
 
-    The process stays for a verification. Raises SettingsError with all problems.
+    The process stays and forks helpers. Raises SettingsError with all problems.
     """
     settings = _decode(_receive(*checking))
     cmdline = Path("/proc/cmdline").read_text(errors="replace")

@@ -205,19 +205,14 @@ class RealAgent:
         return found
 
     def helpers(self, job: str = "verify") -> list[int]:
-        """Helper processes of the daemon, which are its children.
+        """Helper processes at work: the daemon's children, or forks of `loaded`."""
+        children = _children(self.pid)
+        grandchildren = [each for child in children for each in _children(child)]
+        return [pid for pid in (*children, *grandchildren) if _name(pid) == f"extsl-{job}"]
 
-        The one that has checked the settings does the first verification.
-        """
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        found = []
-        for child in children:
-            with suppress(OSError):
-                line = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-                first = job == "verify" and b"extsloader.helper" in line
-                if first or line[-3:-1] == [b"extsloader.verify", job.encode()]:
-                    found.append(int(child))
-        return found
+    def loaded(self) -> list[int]:
+        """The process that has checked the settings and forks helpers, while it stays."""
+        return [pid for pid in _children(self.pid) if b"extsloader.helper" in _words(pid)]
 
     def descriptors(self) -> list[str]:
         """What the daemon has open, without what it writes and who asks it just now."""
@@ -309,3 +304,21 @@ def wait_for_end(pid: int) -> None:
             assert ended, f"process {pid} does not end"
         finally:
             os.close(descriptor)
+
+
+def _children(pid: int) -> list[int]:
+    with suppress(OSError):
+        return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def _name(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
+def _words(pid: int) -> list[bytes]:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return []

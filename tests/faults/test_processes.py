@@ -55,17 +55,15 @@ def test_f04_an_agent_that_stood_still_starts_each_service_once(
     assert [found.restarts for found in after.services] == [1, 1, 1]
 
 
-def test_f05_a_helper_that_stands_still_gets_a_successor(
+def test_f05_a_process_that_should_fork_a_helper_and_stands_still_is_replaced(
     start_agent: StartAgent, stick: LoopDevice, good: Path
 ) -> None:
-    agent = start_agent(stick.node, timeouts__silence=0.5, timeouts__retry_base=0.1)
-    (helper,) = agent.helpers()  # it waits for a first verification
-    os.kill(helper, signal.SIGSTOP)
+    agent = start_agent(stick.node)
+    (loaded,) = agent.loaded()
+    os.kill(loaded, signal.SIGSTOP)
     stick.plug_in(good)
     agent.until_ready()
-    wait_for_end(helper)
-    assert "verifying -> retrying: cannot read" in agent.log()
-    assert "no word for 0.5 s" in agent.log()
+    wait_for_end(loaded)
 
 
 def test_f07_a_storm_of_signals_changes_nothing(

@@ -11,7 +11,7 @@ from threading import Event
 
 import pytest
 
-from extsloader.adapters.verifier import MAX_STUCK, Verifier
+from extsloader.adapters.verifier.port import MAX_STUCK, Verifier
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.helper import Request
 from extsloader.model.manifest import Manifest

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from extsloader.adapters.verifier import Verifier
+from extsloader.adapters.verifier import Verifier, helpers
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.ids import SourceId
 from extsloader.model.machine import Machine
@@ -29,7 +29,8 @@ from tests.fakes.images import names
 SOURCE = Source(id=SourceId("/dev/extst", "1"), kind=SourceKind.DEVICE, size=4096, devno="7:0")
 
 PROGRESS = """say(b'{"progress":{"done":1,"total":2}}')"""
-REFUSED = """say(b'{"refused":{"code":"E_DIGEST","message":"cannot","hint":"do"}}')"""
+REFUSED_PACKET = """b'{"refused":{"code":"E_DIGEST","message":"cannot","hint":"do"}}'"""
+REFUSED = f"say({REFUSED_PACKET})"
 SUPERBLOCK = """say(b'{"superblock":{"fs_type":"squashfs","used":7}}')"""
 HANG = "signal.pause()"
 
@@ -121,33 +122,66 @@ async def test_the_helper_gets_the_request_and_nothing_of_our_environment(
     assert (directory, session, descriptors) == ("/", True, [0, 1, 2])
 
 
+FORK = (
+    "_, fds, _, _ = socket.recv_fds(channel, 16, 1)",
+    "if os.fork() == 0:",
+    "    channel = socket.socket(fileno=fds[0])",
+    "    socket.send_fds(channel, [b'forked'], [os.pidfd_open(os.getpid())])",
+    "    channel.recv(1 << 20)",
+)
+"""What `extsloader.helper` does for each helper."""
+
+
 def ready(*lines: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """A process that waits for a verification."""
+    """A process that forks helpers."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    code = ("import socket, sys", "channel = socket.socket(fileno=0)", "say = channel.send", *lines)
+    head = ("import os, signal, socket, sys", "channel = socket.socket(fileno=0)")
     with theirs:
-        argv = [sys.executable, "-c", "\n".join(code)]
+        argv = [sys.executable, "-c", "\n".join((*head, *lines))]
         return subprocess.Popen(argv, stdin=theirs.fileno()), ours
 
 
-async def test_a_process_that_is_ready_does_the_first_verification(tmp_path: Path) -> None:
+async def test_a_process_that_is_ready_forks_the_helper(tmp_path: Path) -> None:
     verifier = helper(tmp_path, SUPERBLOCK)
-    process, channel = ready("channel.recv(1 << 20)", REFUSED)
+    process, channel = ready(*FORK, f"    channel.send({REFUSED_PACKET})", "os.wait()")
     verifier.keep(process, channel)
-    await verifier.probe(SOURCE)  # it is not wasted on this
-    assert process.poll() is None
     assert (await refusal(verifier))[0] is Code.DIGEST
-    assert process.returncode is not None
-    assert (await refusal(verifier))[0] is Code.HELPER  # a new one says what it says
+    assert not (tmp_path / "pid").exists()
+    found = await verifier.probe(SOURCE)  # it has ended meanwhile, and a fresh one answers
+    assert found.fs_type is FsType.SQUASHFS
+    assert is_gone(tmp_path)
 
 
-async def test_a_process_that_has_ended_meanwhile_is_replaced(tmp_path: Path) -> None:
+async def test_a_fork_that_hangs_is_killed_at_its_deadline(tmp_path: Path) -> None:
+    verifier = helper(tmp_path, REFUSED, timeout=0.5)
+    process, channel = ready(*FORK, f"    {HANG}", "os.wait()")
+    verifier.keep(process, channel)
+    assert (await refusal(verifier))[0] is Code.TIMEOUT
+    assert process.wait(10) == 0  # the fork is dead
+    assert verifier.stuck() == 0
+    assert (await refusal(verifier))[0] is Code.DIGEST
+
+
+async def test_a_fork_that_ends_without_a_verdict_is_no_verdict(tmp_path: Path) -> None:
     verifier = helper(tmp_path, REFUSED)
-    process, channel = ready("sys.exit()")
+    process, channel = ready(*FORK, "    os._exit(0)", "os.wait()")
     verifier.keep(process, channel)
-    async with asyncio.timeout(10):
-        await verifier.spare[0].ended.wait()
+    code, message = await refusal(verifier)
+    assert (code, "it ended without a verdict" in message) == (Code.HELPER, True)
     assert (await refusal(verifier))[0] is Code.DIGEST
+
+
+@pytest.mark.parametrize("line", ["sys.exit()", HANG])
+async def test_a_process_that_forks_no_more_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    monkeypatch.setattr(helpers, "FORK_WITHIN", 0.3)
+    verifier = helper(tmp_path, REFUSED)
+    verifier.keep(*ready(line))
+    loaded = verifier.loaded[0]
+    assert (await refusal(verifier))[0] is Code.DIGEST
+    async with asyncio.timeout(10):
+        await loaded.ended.wait()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
 """Runs the verify and probe helpers: untrusted bytes are read in processes that can be killed.
 
 The request goes out and answers come back in packets of JSON, over a socket that is the helper's
-standard input (`extsloader.model.helper`). A helper is reaped by its pidfd whenever it ends, so
-one that hangs in the kernel, where SIGKILL has to wait, never holds up the loop.
+standard input (`extsloader.model.helper`).
 """
 
 import asyncio
@@ -10,14 +9,14 @@ import os
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import msgspec
 
+from extsloader.adapters.verifier.helpers import Helper, fork, receive, start, watch
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.helper import MAX_MESSAGE, Answer, Request
-from extsloader.model.isolation import ENVIRONMENT, OPTIONS
 from extsloader.model.machine import Machine
 from extsloader.model.manifest import StoredImage
 from extsloader.model.reasons import Code
@@ -42,8 +41,8 @@ class Verifier:
     files: tuple[str, ...]  # names of images in the root directory of a vfat or ext4
     wall: Callable[[], float]
     python: str = "/usr/bin/python3"
-    spare: list["Helper"] = field(default_factory=list)
-    abandoned: list["Helper"] = field(default_factory=list)
+    loaded: list[Helper] = field(default_factory=list)  # at most one, which forks for us
+    abandoned: list[Helper] = field(default_factory=list)
 
     def stuck(self) -> int:
         """How many helpers were killed and hang in the kernel, where SIGKILL has to wait."""
@@ -51,8 +50,8 @@ class Verifier:
         return len(self.abandoned)
 
     def keep(self, process: subprocess.Popen[bytes], channel: socket.socket) -> None:
-        """Take a process that has loaded all that a verification needs, and waits for one."""
-        self.spare.append(Helper(channel, process, _reap_at_end(process)))
+        """Take a process that has loaded all that a helper needs, and forks itself for each."""
+        self.loaded.append(watch(process, channel))
 
     async def probe(self, source: Source) -> Superblock:
         """Read the superblock. Raises ImageRefusedError."""
@@ -105,14 +104,13 @@ class Verifier:
         return answer, received
 
     @asynccontextmanager
-    async def _running(self, job: str, request: Request) -> AsyncIterator["Helper"]:
+    async def _running(self, job: str, request: Request) -> AsyncIterator[Helper]:
         """Dead in the end, and reaped as soon as the kernel lets it go, which nobody waits for."""
-        helper = self._start(job, request)
+        helper = await self._start(job, msgspec.json.encode(request))
         try:
             yield helper
         finally:
-            helper.process.kill()
-            helper.channel.close()
+            helper.kill()
             try:
                 async with asyncio.timeout(REAP_WITHIN):
                     await helper.ended.wait()
@@ -120,18 +118,20 @@ class Verifier:
                 self.abandoned.append(helper)
 
     async def _last_answer(
-        self, helper: "Helper", source: Source, received: list[int], progress: Report | None
+        self, helper: Helper, source: Source, received: list[int], progress: Report | None
     ) -> Answer:
         """Pass on progress until something else comes; its descriptors are added to `received`."""
         while True:
             try:
                 async with asyncio.timeout(self.timeouts.silence):
-                    packet = await _packet(helper.channel, received)
+                    packet, whole = await receive(helper.channel, received)
             except TimeoutError:  # one read of a device can hang for ever
                 raise _too_slow(source, f"no word for {self.timeouts.silence:g} s") from None
             if not packet:
                 await helper.ended.wait()
-                raise _broken(_in_words(helper.process.returncode))
+                raise _broken(_describe_end(helper))
+            if not whole:
+                raise _broken(f"its answer is longer than {MAX_MESSAGE} bytes")
             try:
                 answer = msgspec.json.decode(packet, type=Answer)
             except msgspec.DecodeError as error:
@@ -141,97 +141,16 @@ class Verifier:
             if progress is not None:
                 progress(answer.progress.done, answer.progress.total)
 
-    def _start(self, job: str, request: Request) -> "Helper":
-        packet = msgspec.json.encode(request)
-        if job == "verify" and self.spare:
-            spare = self.spare.pop()
-            with suppress(OSError):  # it has ended, nobody needed it for long
-                spare.channel.send(packet)
-                return spare
-            spare.channel.close()
-        return _start([self.python, *OPTIONS, "extsloader.verify", job], packet)
-
-
-@dataclass(frozen=True, slots=True)
-class Helper:
-    """A process, our end of its standard input, and whether it has ended."""
-
-    channel: socket.socket
-    process: subprocess.Popen[bytes]
-    ended: asyncio.Event
-
-
-def _start(argv: list[str], packet: bytes) -> Helper:
-    """Start a process of its own session. Raises ImageRefusedError(E_HELPER)."""
-    try:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    except OSError as error:
-        raise _broken(f"no socket for it: {error.strerror}") from error
-    try:
-        with theirs:
-            ours.setblocking(False)
-            ours.send(packet)  # waits in the socket until the helper reads it
-            process = subprocess.Popen(
-                argv,
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                env=ENVIRONMENT,
-                cwd="/",
-                start_new_session=True,
-            )
-        return Helper(ours, process, _reap_at_end(process))
-    except OSError as error:
-        ours.close()
-        raise _broken(f"it does not start: {error.strerror}") from error
-
-
-def _reap_at_end(process: subprocess.Popen[bytes]) -> asyncio.Event:
-    """Wait for the process without a thread and without SIGCHLD (pidfd_open(2)). Raises OSError."""
-    loop = asyncio.get_running_loop()
-    try:
-        descriptor = os.pidfd_open(process.pid)
-    except OSError:  # no descriptor left: better no helper than one that nobody collects
-        process.kill()
-        process.wait()
-        raise
-    ended = asyncio.Event()
-
-    def reap() -> None:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-        process.wait()
-        ended.set()
-
-    loop.add_reader(descriptor, reap)
-    return ended
-
-
-async def _packet(channel: socket.socket, received: list[int]) -> bytes:
-    """Wait for one packet; empty when the helper has closed its end."""
-    while True:
+    async def _start(self, job: str, packet: bytes) -> Helper:
+        """Raises ImageRefusedError(E_HELPER)."""
         try:
-            packet, descriptors, flags, _ = socket.recv_fds(
-                channel, MAX_MESSAGE, 1, socket.MSG_CMSG_CLOEXEC
-            )
-        except BlockingIOError:
-            await _readable(channel)
-            continue
-        except ConnectionResetError:  # it ended before it had read the request
-            return b""
-        received += descriptors
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            raise _broken(f"its answer is longer than {MAX_MESSAGE} bytes")
-        return packet
-
-
-async def _readable(channel: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(channel, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(channel)
+            if self.loaded and (helper := await fork(self.loaded[0], job, packet)):
+                return helper
+            while self.loaded:  # it has ended, nobody needed it for long; or it hangs
+                self.loaded.pop().kill()
+            return start(self.python, job, packet)
+        except OSError as error:
+            raise _broken(f"it does not start: {error.strerror}") from error
 
 
 def _raise_refusal(answer: Answer) -> None:
@@ -266,7 +185,9 @@ def _broken(reason: str) -> ImageRefusedError:
     )
 
 
-def _in_words(returncode: int) -> str:
-    if returncode < 0:
-        return f"ended by signal {-returncode}"
-    return f"exit code {returncode} without a verdict"
+def _describe_end(helper: Helper) -> str:
+    if helper.process is None:
+        return "it ended without a verdict"
+    if (code := helper.process.returncode) < 0:
+        return f"ended by signal {-code}"
+    return f"exit code {code} without a verdict"
