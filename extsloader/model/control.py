@@ -1,7 +1,8 @@
 """What an operator may ask for, and what he is told."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class Verb(StrEnum):
@@ -26,8 +27,7 @@ class Result(StrEnum):
     DENIED = "denied"  # not for this user
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(Struct, frozen=True, kw_only=True):
     """The message is one sentence without a full stop."""
 
     result: Result

@@ -1,6 +1,6 @@
 """Orders, the only way out of the core; each ends in the event that its docstring names."""
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from extsloader.model.control import Answer
 from extsloader.model.events import TimerId
@@ -13,67 +13,58 @@ from extsloader.model.status import Change
 from extsloader.model.trust import Bounds, Memory
 
 
-@dataclass(frozen=True, slots=True)
-class ListSources:
+class ListSources(Struct, frozen=True):
     """Enumerate anew: SourcesListed."""
 
     provider: str
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(Struct, frozen=True):
     """Read the superblock in a helper: Probed or Refused."""
 
     source: Source
 
 
-@dataclass(frozen=True, slots=True)
-class Verify:
+class Verify(Struct, frozen=True):
     """Verify and copy in a helper: VerifyProgressed*, then Verified or Refused."""
 
     source: Source
     bounds: Bounds = field(default_factory=Bounds)
 
 
-@dataclass(frozen=True, slots=True)
-class CancelHelper:
+class CancelHelper(Struct, frozen=True):
     """Kill the helper that works on this source; its own effect still ends, with Refused."""
 
     source: SourceId
 
 
-@dataclass(frozen=True, slots=True)
-class MountImage:
+class MountImage(Struct, frozen=True):
     """Loop, dm-verity, mount, read the bundles: ImageMounted or ImageFailed."""
 
     image: StoredImage
     verity: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class UnmountImage:
+class UnmountImage(Struct, frozen=True):
     """Undo MountImage, and when `drop`, delete the image from the store: ImageUnmounted."""
 
     digest: Digest
     drop: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CheckImage:
+class CheckImage(Struct, frozen=True):
     """Ask dm-verity whether what it has read so far was good: ImageChecked."""
 
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class DropImage:
+class DropImage(Struct, frozen=True):
     """Delete an image that is not active from the store; no event."""
 
     digest: Digest
 
 
-@dataclass(frozen=True, slots=True)
-class CreateService:
+class CreateService(Struct, frozen=True):
     """Mounts, cgroup and container, not yet started: ServiceCreated or ServiceFailed.
 
     Or ServiceExited, when it has run under an earlier agent and ended while nobody watched.
@@ -83,16 +74,14 @@ class CreateService:
     run: int
 
 
-@dataclass(frozen=True, slots=True)
-class StartService:
+class StartService(Struct, frozen=True):
     """Start the created container: ServiceStarted or ServiceFailed."""
 
     service: ServiceName
     run: int
 
 
-@dataclass(frozen=True, slots=True)
-class CheckReady:
+class CheckReady(Struct, frozen=True):
     """One readiness check or health probe: ServiceChecked."""
 
     service: ServiceName
@@ -101,8 +90,7 @@ class CheckReady:
     deadline: float = 2.0  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class SignalService:
+class SignalService(Struct, frozen=True):
     """Send a signal to the main process; its end is ServiceExited."""
 
     service: ServiceName
@@ -110,16 +98,14 @@ class SignalService:
     signal: str
 
 
-@dataclass(frozen=True, slots=True)
-class KillService:
+class KillService(Struct, frozen=True):
     """SIGKILL everything in the service's cgroup; the end is ServiceExited."""
 
     service: ServiceName
     run: int
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveService:
+class RemoveService(Struct, frozen=True):
     """Delete container, cgroup and, when `unmount`, the mounts: ServiceRemoved."""
 
     plan: ContainerPlan
@@ -127,74 +113,63 @@ class RemoveService:
     unmount: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ReadLoad:
+class ReadLoad(Struct, frozen=True):
     """Find out what the device has left: LoadRead."""
 
 
-@dataclass(frozen=True, slots=True)
-class SetTimer:
+class SetTimer(Struct, frozen=True):
     """TimerFired after so many seconds, unless set again or cancelled."""
 
     timer: TimerId
     delay: float
 
 
-@dataclass(frozen=True, slots=True)
-class CancelTimer:
+class CancelTimer(Struct, frozen=True):
     """Forget the timer, if it runs."""
 
     timer: TimerId
 
 
-@dataclass(frozen=True, slots=True)
-class SaveMemory:
+class SaveMemory(Struct, frozen=True):
     """Keep it across power cuts; no event."""
 
     memory: Memory
 
 
-@dataclass(frozen=True, slots=True)
-class SaveClock:
+class SaveClock(Struct, frozen=True):
     """Keep the earliest believable time, seconds since 1970; no event."""
 
     clock: float
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """Write one change of state to journal and event history; no event."""
 
     change: Change
 
 
-@dataclass(frozen=True, slots=True)
-class KeepSocket:
+class KeepSocket(Struct, frozen=True):
     """Make the status socket anew if somebody has removed it; no event."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadSettings:
+class LoadSettings(Struct, frozen=True):
     """Read and check the configuration anew: SettingsLoaded or SettingsRefused."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """Tell an operator what came of his request; no event."""
 
     request: int
     answer: Answer
 
 
-@dataclass(frozen=True, slots=True)
-class SaveHistory:
+class SaveHistory(Struct, frozen=True):
     """Write it to the disk: HistorySaved."""
 
     history: History
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(Struct, frozen=True):
     """Everything is stopped and undone: the loop may end."""
 
 

@@ -1,8 +1,13 @@
-"""Facts. They are the only way into the core; an adapter or the executor reports each once."""
+"""Facts. They are the only way into the core; an adapter or the executor reports each once.
+
+Structs, and so are the effects: Python makes each dataclass by running source that it generates,
+0.3 ms of every start of the agent for each of 60. Nobody needs a changed copy of one.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from extsloader.model.control import Verb
 from extsloader.model.ids import Digest, ServiceName, SourceId
@@ -34,8 +39,7 @@ class TimerKind(StrEnum):
     ADMIT = "admit"  # the next look at the device's free memory
 
 
-@dataclass(frozen=True, slots=True)
-class TimerId:
+class TimerId(Struct, frozen=True):
     """At most one timer of a kind runs for a subject; setting it again moves it."""
 
     kind: TimerKind
@@ -51,8 +55,7 @@ class CauseKind(StrEnum):
     LOST = "lost"  # its supervisor died, the exit code with it
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(Struct, frozen=True):
     """How a service ended; `number` is the exit code or the signal."""
 
     kind: CauseKind
@@ -70,52 +73,45 @@ class Cause:
                 return "an unknown exit code, as its supervisor conmon was gone"
 
 
-@dataclass(frozen=True, slots=True)
-class AgentStarted:
+class AgentStarted(Struct, frozen=True):
     """The first event: providers report already, nothing has been listed yet."""
 
     providers: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SourceSeen:
+class SourceSeen(Struct, frozen=True):
     """A medium is there (again, or with changed facts)."""
 
     source: Source
 
 
-@dataclass(frozen=True, slots=True)
-class SourceGone:
+class SourceGone(Struct, frozen=True):
     """The medium at this path is not there any more, whatever its generation was."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class SourcesListed:
+class SourcesListed(Struct, frozen=True):
     """All that a provider has now: what it had before and is missing here is gone."""
 
     provider: str
     sources: tuple[Source, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class EventsLost:
+class EventsLost(Struct, frozen=True):
     """The kernel's queue overran (ENOBUFS): only a new listing tells the truth."""
 
     provider: str
 
 
-@dataclass(frozen=True, slots=True)
-class Probed:
+class Probed(Struct, frozen=True):
     """The superblock was read."""
 
     source: SourceId
     superblock: Superblock
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyProgressed:
+class VerifyProgressed(Struct, frozen=True):
     """So many bytes of the image are copied and hashed."""
 
     source: SourceId
@@ -123,24 +119,21 @@ class VerifyProgressed:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(Struct, frozen=True):
     """The helper vouches for the image, and the store holds its bytes."""
 
     source: SourceId
     image: StoredImage
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """Probing or verification ended with a reason, the helper's end or its deadline included."""
 
     source: SourceId
     problem: Problem
 
 
-@dataclass(frozen=True, slots=True)
-class ImageMounted:
+class ImageMounted(Struct, frozen=True):
     """The image is mounted and its bundles are read; bundle problems name the service."""
 
     digest: Digest
@@ -150,24 +143,21 @@ class ImageMounted:
     existing: frozenset[str] = frozenset()  # of the paths that conditions ask for
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFailed:
+class ImageFailed(Struct, frozen=True):
     """The image could not be mounted; everything half done is undone."""
 
     digest: Digest
     problem: Problem
 
 
-@dataclass(frozen=True, slots=True)
-class ImageUnmounted:
+class ImageUnmounted(Struct, frozen=True):
     """The image is gone from the mount table; `problem` says what stayed behind, if anything."""
 
     digest: Digest
     problem: Problem | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ImageChecked:
+class ImageChecked(Struct, frozen=True):
     """What has been read of the image was good, unless `problem` says otherwise.
 
     With E_VERITY it was not; with another code that could not be found out.
@@ -177,8 +167,7 @@ class ImageChecked:
     problem: Problem | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceCreated:
+class ServiceCreated(Struct, frozen=True):
     """The container exists and waits for its start, or runs already (`running`): adopted.
 
     `ready`: it has sent READY=1 to an earlier agent, and will not send it again.
@@ -193,24 +182,21 @@ class ServiceCreated:
     load: Load | None = None  # read when the container was made
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceStarted:
+class ServiceStarted(Struct, frozen=True):
     """The first instruction of the service was executed."""
 
     service: ServiceName
     run: int
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceNotified:
+class ServiceNotified(Struct, frozen=True):
     """The service sent READY=1 (sd_notify(3))."""
 
     service: ServiceName
     run: int
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceChecked:
+class ServiceChecked(Struct, frozen=True):
     """One readiness check or health probe ended."""
 
     service: ServiceName
@@ -220,8 +206,7 @@ class ServiceChecked:
     hopeless: bool = False  # asking again cannot change the answer
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceExited:
+class ServiceExited(Struct, frozen=True):
     """The service's main process ended."""
 
     service: ServiceName
@@ -229,8 +214,7 @@ class ServiceExited:
     cause: Cause
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceFailed:
+class ServiceFailed(Struct, frozen=True):
     """Creating or starting it failed; what was half made is undone by the removal that follows."""
 
     service: ServiceName
@@ -238,8 +222,7 @@ class ServiceFailed:
     problem: Problem
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceRemoved:
+class ServiceRemoved(Struct, frozen=True):
     """Container and cgroup are gone; `problem` says what stayed behind, if anything."""
 
     service: ServiceName
@@ -247,32 +230,27 @@ class ServiceRemoved:
     problem: Problem | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LoadRead:
+class LoadRead(Struct, frozen=True):
     """What the device has left now; None: it could not be found out."""
 
     load: Load | None
 
 
-@dataclass(frozen=True, slots=True)
-class TimerFired:
+class TimerFired(Struct, frozen=True):
     """A timer that the core had set has run out."""
 
     timer: TimerId
 
 
-@dataclass(frozen=True, slots=True)
-class StopAsked:
+class StopAsked(Struct, frozen=True):
     """The agent shall stop its services and end (SIGTERM); a second time: at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class HandOverAsked:
+class HandOverAsked(Struct, frozen=True):
     """The agent shall make room for another one, and its services shall run on (SIGUSR2)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """An operator wants something; `request` is the number to answer to, 0 for a signal."""
 
     verb: Verb
@@ -281,44 +259,38 @@ class Asked:
     request: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PillarHeard:
+class PillarHeard(Struct, frozen=True):
     """EVE's configuration says that just these services shall not run, and why."""
 
     held: Mapping[ServiceName, str]
 
 
-@dataclass(frozen=True, slots=True)
-class SettingsLoaded:
+class SettingsLoaded(Struct, frozen=True):
     """The configuration was read anew, and is good."""
 
     settings: Settings
 
 
-@dataclass(frozen=True, slots=True)
-class SettingsRefused:
+class SettingsRefused(Struct, frozen=True):
     """It was read anew, and is not good, or could not be read: all of its problems."""
 
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ListingFailed:
+class ListingFailed(Struct, frozen=True):
     """What a provider has now could not be found out."""
 
     provider: str
     problem: Problem
 
 
-@dataclass(frozen=True, slots=True)
-class HistorySaved:
+class HistorySaved(Struct, frozen=True):
     """The history is on the disk, or `problem` says why not."""
 
     problem: Problem | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EffectFailed:
+class EffectFailed(Struct, frozen=True):
     """An order that nobody waits for failed: it is told, and the daemon lives on."""
 
     problem: Problem

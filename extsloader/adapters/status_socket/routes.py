@@ -6,11 +6,11 @@ connection carries out.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
+from msgspec import Struct
 
 from extsloader import __version__
 from extsloader.model.control import Answer as Verdict
@@ -33,8 +33,7 @@ SHOWN = 64  # characters of a client's own text that an error repeats
 MAX_ID = 1 << 62
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(Struct, frozen=True, kw_only=True):
     """One request, as far as any route looks at it."""
 
     method: str
@@ -43,8 +42,7 @@ class Request:
     last_event_id: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class Failure(Struct, frozen=True, kw_only=True):
     """The body of every answer that is no success."""
 
     code: str
@@ -52,8 +50,7 @@ class Failure:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+class Health(Struct, frozen=True, kw_only=True):
     """The loop runs and answers; whether all is well is `state`."""
 
     state: AgentState
@@ -61,8 +58,7 @@ class Health:
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """A complete answer."""
 
     status: int
@@ -70,23 +66,20 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class LongPoll:
+class LongPoll(Struct, frozen=True):
     """The next snapshot beyond a generation, or the current one after so many seconds."""
 
     beyond: int
     timeout: float
 
 
-@dataclass(frozen=True, slots=True)
-class EventStream:
+class EventStream(Struct, frozen=True):
     """All changes after this one, for as long as the client listens."""
 
     since: int
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Struct, frozen=True):
     """Something that changes the agent, to be asked in the name of the client's user."""
 
     verb: Verb
@@ -96,8 +89,7 @@ class Command:
 Answer = Reply | LongPoll | EventStream | Command
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(Struct, frozen=True, kw_only=True):
     """A request that fits a route: `{name}` of its path, and its query."""
 
     request: Request
@@ -105,8 +97,7 @@ class Question:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class Route(Struct, frozen=True, kw_only=True):
     """One row of the table; `answers` and `parameters` also make the OpenAPI document."""
 
     path: str

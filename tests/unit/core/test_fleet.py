@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from extsloader.core import fleet
 from extsloader.core.step import Step
@@ -70,7 +71,9 @@ def test_a_bundle_that_makes_no_sense_parks_its_service() -> None:
     image = builders.stored(PAIR[0])
     mounted = worlds.mounted(image)
     broken = tuple(replace(bundle, config="{") for bundle in mounted.bundles)
-    planned = fleet.plan(builders.world(), image, replace(mounted, bundles=broken), MOMENT).world
+    planned = fleet.plan(
+        builders.world(), image, structs.replace(mounted, bundles=broken), MOMENT
+    ).world
     assert worlds.state(planned, "base").phase is P.PARKED
 
 
@@ -266,7 +269,7 @@ def test_a_service_whose_conditions_are_not_met_is_skipped_and_so_is_who_require
         "gpu": "there is no /dev/nvidia0 on this device",
         "user": "requires gpu, which is skipped",
     }
-    there = replace(worlds.mounted(image), existing=frozenset({"/dev/nvidia0"}))
+    there = structs.replace(worlds.mounted(image), existing=frozenset({"/dev/nvidia0"}))
     planned = fleet.plan(planned, image, there, MOMENT).world
     assert all(fleet.find_wishes(planned).values())
 
