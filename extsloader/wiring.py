@@ -26,6 +26,7 @@ from extsloader.adapters.machine_facts import (
     read_clock_floor,
     read_machine,
     read_memory,
+    read_revoked_images,
 )
 from extsloader.adapters.mounts.images import mountpoint
 from extsloader.adapters.mounts.port import Mounts
@@ -183,6 +184,7 @@ def build_ports(
             limit=1 << 20,
         ),
         load_settings=load,
+        read_revoked=partial(read_revoked_images, paths.keys),
         memory=tuple(
             StateFile(path=Path(path), kind="images", decode=decode_memory) for path in paths.memory
         ),

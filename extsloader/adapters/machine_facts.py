@@ -9,6 +9,7 @@ from pathlib import Path
 
 from extsloader.image.strictjson import parse_object
 from extsloader.model.errors import MachineError
+from extsloader.model.ids import Digest
 from extsloader.model.machine import Load, Machine
 from extsloader.model.reasons import Code
 from extsloader.model.settings import Settings
@@ -128,6 +129,20 @@ def read_baked_floors(keys: str) -> tuple[Release, ...]:
     if not all(type(number) is int and number >= 0 for number in found.values()):
         raise MachineError(Code.KEYS, f"use {file}", 'something like {"pkgs": 42} expected')
     return tuple(Release(name=name, sequence=number) for name, number in found.items())
+
+
+def read_revoked_images(keys: str) -> frozenset[Digest]:
+    """`revoked_images` of `policy.json` beside the keys. Raises MachineError(E_KEYS)."""
+    file = Path(keys, "policy.json")
+    try:
+        found = parse_object(file.read_bytes()).get("revoked_images", [])
+    except FileNotFoundError:
+        return frozenset()
+    except (OSError, ValueError) as error:
+        raise MachineError(Code.KEYS, f"use {file}", str(error)) from error
+    if not isinstance(found, list) or not all(isinstance(digest, str) for digest in found):
+        raise MachineError(Code.KEYS, f"use {file}", "revoked_images: a list of digests expected")
+    return frozenset(map(Digest, found))
 
 
 class Device:

@@ -19,7 +19,7 @@ A place whose medium changes all the time begins in `retrying`: a helper costs m
 from collections.abc import Iterable
 from dataclasses import replace
 
-from extsloader.core import admit, backoff, rollout, safe_mode
+from extsloader.core import admit, backoff, floor, rollout, safe_mode
 from extsloader.core.step import Step, put
 from extsloader.model.effects import CancelHelper, DropImage, Effect, Probe, SetTimer, Verify
 from extsloader.model.errors import IllegalTransitionError
@@ -39,6 +39,7 @@ LOOKS, LOOKS_WITHIN = 20, 60.0
 
 _DIGITS, _HEX = 64, frozenset("0123456789abcdef")  # of a SHA-256, as the store names its files
 
+USELESS = frozenset({Code.DIGEST, Code.REVOKED})
 IN_HELPER = frozenset({CandidatePhase.PROBING, CandidatePhase.VERIFYING})
 UNDECIDED = IN_HELPER | {CandidatePhase.NEW, CandidatePhase.QUEUED}
 PROVIDES = {
@@ -133,8 +134,19 @@ def refuse(world: World, source: SourceId, problem: Problem, moment: Moment) -> 
     return Step(_put(world, replace(refused, phase=CandidatePhase.REFUSED)))
 
 
+def revoke(world: World, revoked: frozenset[Digest]) -> World:
+    """What was verified, and is revoked now, is refused; `images` does what follows from it."""
+    bounds = replace(world.bounds, revoked=revoked)
+    found = {
+        id_: replace(candidate, phase=CandidatePhase.REFUSED, problem=problem)
+        for id_, candidate in world.candidates.items()
+        if candidate.digest and (problem := floor.refuse_revoked(candidate.digest, revoked))
+    }
+    return replace(world, bounds=bounds, candidates={**world.candidates, **found})
+
+
 def drop_rotten(world: World) -> Step:
-    """Delete files of the store whose bytes are not those of their name: no use ever again.
+    """Delete files of the store that are revoked, or whose bytes are not those of their name.
 
     They stay while a helper verifies or an image of that digest is known: the name may stand for a
     good copy by now.
@@ -273,9 +285,9 @@ def _in_phase(world: World, source: SourceId, phase: CandidatePhase) -> Candidat
 
 
 def _rotten(candidate: Candidate) -> Digest | None:
-    """The digest that a file of the store has in its name and not in its bytes."""
+    """The digest in the name of a file of the store that is of no use ever again."""
     refused = candidate.present and candidate.phase is CandidatePhase.REFUSED
-    if not refused or candidate.problem is None or candidate.problem.code is not Code.DIGEST:
+    if not refused or candidate.problem is None or candidate.problem.code not in USELESS:
         return None
     return _stored_digest(candidate.source)
 

@@ -84,8 +84,8 @@ def _apply(world: World, event: Event, moment: Moment) -> Step:
             return operators.ask(world, event, moment)
         case ev.PillarHeard(held):
             return Step(replace(world, held_by_pillar=held))
-        case ev.SettingsLoaded(settings):
-            return reload.take(world, settings)
+        case ev.SettingsLoaded(settings, revoked):
+            return reload.take(world, settings, revoked)
         case ev.SettingsRefused(problems):
             return reload.refuse(world, problems)
         case ev.ListingFailed(provider, problem):

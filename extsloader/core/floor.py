@@ -5,9 +5,10 @@ index"; The Update Framework, 5.3.5). Only a newer key set lowers it, and only w
 names the channel: a routine rotation of keys must not let old images in again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
+from extsloader.model.ids import Digest
 from extsloader.model.manifest import Manifest
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.trust import Memory, Release
@@ -43,6 +44,17 @@ def refuse(
         if known and _is_twin(manifest, known):
             return _equivocation(manifest, known)
     return None
+
+
+def refuse_revoked(digest: Digest, revoked: Collection[str]) -> Problem | None:
+    """Why an image is refused by its digest, whoever has signed it and whatever its sequence."""
+    if digest not in revoked:
+        return None
+    return Problem(
+        Code.REVOKED,
+        f"cannot accept image {digest}: policy.json beside the device's keys has revoked it",
+        "use another image",
+    )
 
 
 def hold(memory: Memory, baked: Sequence[Release], epoch: int) -> Memory:

@@ -120,8 +120,9 @@ def move(world: World) -> Step:
 
 
 def is_wanted(world: World, digest: Digest | None) -> bool:
-    """The active image, unless the agent stops or is switched off."""
-    wanted = digest is not None and digest == world.active and not world.stopping
+    """The active image, unless it is revoked, the agent stops or is switched off."""
+    active = digest is not None and digest == world.active
+    wanted = active and digest not in world.bounds.revoked and not world.stopping
     return wanted and rollout.is_on(world.settings)
 
 

@@ -111,7 +111,9 @@ def is_outdated(world: World, image: StoredImage) -> bool:
 def _refuse(world: World, image: StoredImage) -> Problem | None:
     bounds = world.bounds
     held = floor.hold(bounds.memory, bounds.baked, image.key_epoch)
-    return floor.refuse(image.manifest, held.floors, held.accepted)
+    return floor.refuse_revoked(image.digest, bounds.revoked) or floor.refuse(
+        image.manifest, held.floors, held.accepted
+    )
 
 
 def _remember(world: World, memory: Memory) -> Step:

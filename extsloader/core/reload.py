@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from extsloader.core import rollout
+from extsloader.core import candidates, rollout
 from extsloader.core.step import Step
 from extsloader.model.control import Answer, Result
 from extsloader.model.effects import Effect, ListSources, LoadSettings, Reply
+from extsloader.model.ids import Digest
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.settings import Settings
 from extsloader.model.world import World
@@ -37,13 +38,17 @@ def begin(world: World, request: int) -> Step:
     return Step(replace(world, reloading=waiting), order)
 
 
-def take(world: World, loaded: Settings) -> Step:
+def take(world: World, loaded: Settings, revoked: frozenset[Digest] = frozenset()) -> Step:
     """The new configuration is good: whatever it changes follows from the next look at it."""
     changed = list(_differences(world.settings, loaded))
     live = [key for key in changed if key in LIVE]
-    merged = _merge(world.settings, loaded, live)
     later = tuple(key for key in changed if key not in LIVE)
-    new = replace(world, settings=merged, not_in_force=later, settings_problem=None, reloading=None)
+    merged = _merge(world.settings, loaded, live)
+    live += ["revoked_images"] if revoked != world.bounds.revoked else []
+    judged = candidates.revoke(world, revoked)
+    new = replace(
+        judged, settings=merged, not_in_force=later, settings_problem=None, reloading=None
+    )
     begun = rollout.is_on(merged) and not rollout.is_on(world.settings)
     step = list_sources(new) if begun else Step(new)
     return Step(step.world, (*step.effects, *_reply(world, _describe(live, later))))

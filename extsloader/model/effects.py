@@ -153,7 +153,7 @@ class KeepSocket(Struct, frozen=True):
 
 
 class LoadSettings(Struct, frozen=True):
-    """Read and check the configuration anew: SettingsLoaded or SettingsRefused."""
+    """Read configuration and revoked images anew: SettingsLoaded or SettingsRefused."""
 
 
 class Reply(Struct, frozen=True):

@@ -269,6 +269,7 @@ class SettingsLoaded(Struct, frozen=True):
     """The configuration was read anew, and is good."""
 
     settings: Settings
+    revoked: frozenset[Digest] = frozenset()  # images, by the policy beside the keys
 
 
 class SettingsRefused(Struct, frozen=True):

@@ -28,6 +28,7 @@ class Code(StrEnum):
     CLOCK = "E_CLOCK"
     ROLLBACK = "E_ROLLBACK"
     EQUIVOCATION = "E_EQUIVOCATION"
+    REVOKED = "E_REVOKED"
     INCOMPATIBLE = "E_INCOMPATIBLE"
     IMAGE_FS = "E_IMAGE_FS"
     MOUNT = "E_MOUNT"
@@ -65,6 +66,7 @@ MEANINGS: dict[Code, str] = {
     Code.CLOCK: "the manifest was issued in the future",
     Code.ROLLBACK: "the image is older than one that ran well, or jumps too far ahead",
     Code.EQUIVOCATION: "another image has the same name and sequence",
+    Code.REVOKED: "the device's key policy has revoked this image",
     Code.INCOMPATIBLE: "the image is meant for another device",
     Code.IMAGE_FS: "the image's file system cannot be mounted",
     Code.MOUNT: "a mount could not be made or undone",

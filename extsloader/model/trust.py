@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from extsloader.model.ids import Digest
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
@@ -29,6 +31,7 @@ class Bounds:
 
     memory: Memory = Memory()
     baked: tuple[Release, ...] = ()  # floors that the core image brings along
+    revoked: frozenset[Digest] = frozenset()  # images that the device's policy names
     clock: float = 0.0  # seconds since 1970: an earlier wall clock is wrong
 
 

@@ -208,6 +208,7 @@ class Ports:
     store: ImageStorePort
     history: StatePort[History]
     load_settings: Callable[[], Settings]  # blocks; raises SettingsError
+    read_revoked: Callable[[], frozenset[Digest]]  # images; raises MachineError
     memory: tuple[StatePort[Memory], ...]  # copies; each write goes to all of them
     seal: StatePort[Memory] | None  # a copy that cannot be changed offline
     clock: StatePort[float]  # seconds since 1970

@@ -42,6 +42,7 @@ class Executor:
         self._device = ports.device
         self._history = ports.history
         self._load_settings = ports.load_settings
+        self._read_revoked = ports.read_revoked
         self._writing = asyncio.Lock()
         self._images = ImageWork(ports, threads)
         self._memory = MemoryWork(ports, threads)
@@ -97,9 +98,12 @@ class Executor:
 
     async def _reload(self) -> ev.SettingsLoaded | ev.SettingsRefused:
         try:
-            return ev.SettingsLoaded(await self._threads.run(self._load_settings))
+            settings = await self._threads.run(self._load_settings)
+            return ev.SettingsLoaded(settings, await self._threads.run(self._read_revoked))
         except SettingsError as error:
             return ev.SettingsRefused(error.problems)
+        except MachineError as error:
+            return ev.SettingsRefused((error.problem.message,))
 
     def _spawn(self, effect: Effect) -> None:
         task = self._tasks.spawn(type(effect).__name__, self._carry_out(effect))

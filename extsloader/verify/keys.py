@@ -5,6 +5,7 @@ image is accepted, never that fewer checks are made.
 """
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,15 +21,16 @@ from extsloader.verify.pinned import read_pinned
 
 POLICY = "policy.json"
 MAX_KEYS = 16
-MAX_POLICY = 4 << 10  # bytes
+MAX_POLICY = 16 << 10  # bytes
 
 _MEMBERS = {
     "threshold": "a number from 1 on",
     "epoch": "a number from 0 on",
     "retired": "a list of file names",
     "revoked": "a list of file names",
+    "revoked_images": "a list of digests",
 }
-_ABSENT: dict[str, Any] = {"epoch": 0, "retired": [], "revoked": []}
+_ABSENT: dict[str, Any] = {"epoch": 0, "retired": [], "revoked": [], "revoked_images": []}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,7 @@ class Policy:
     epoch: int = 0  # counts key sets: a device does not go back to an older one
     retired: tuple[str, ...] = ()  # files: what they have signed runs on, nothing new comes in
     revoked: tuple[str, ...] = ()  # files: what they have signed is refused everywhere
+    revoked_images: tuple[str, ...] = ()  # digests: refused everywhere, whoever has signed them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,7 @@ class KeyRing:
     revoked: tuple[SSlibKey, ...]
     threshold: int
     epoch: int
+    revoked_images: tuple[str, ...] = ()
     pinned: bytes | None = None  # the manifest of the image that needs no signature
 
 
@@ -95,6 +99,7 @@ def _sort_keys(keys: dict[str, SSlibKey], policy: Policy) -> KeyRing:
         keys=take(keys),
         threshold=policy.threshold,
         epoch=policy.epoch,
+        revoked_images=policy.revoked_images,
     )
 
 
@@ -123,15 +128,22 @@ def _read_policy(path: Path, files: frozenset[str]) -> Policy:
         epoch=policy.get("epoch", 0),
         retired=retired,
         revoked=revoked,
+        revoked_images=tuple(policy.get("revoked_images", ())),
     )
 
 
 def _fits(name: str, policy: dict[str, Any]) -> bool:
     """The threshold has to be said: a policy that forgot it must not mean that one is enough."""
     value = policy.get(name, None if name == "threshold" else _ABSENT[name])
+    if name == "revoked_images":
+        return isinstance(value, list) and all(_is_digest(entry) for entry in value)
     if name in ("retired", "revoked"):
         return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
     return type(value) is int and value >= (1 if name == "threshold" else 0)
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def _unusable(path: str, reason: str, hint: str = "correct the device's keys") -> ImageRefusedError:

@@ -17,7 +17,7 @@ from extsloader.model.errors import ImageRefusedError
 from extsloader.model.helper import Request
 from extsloader.model.machine import Machine
 from extsloader.model.manifest import Compatible, Manifest, StoredImage, parse_time
-from extsloader.model.reasons import Code
+from extsloader.model.reasons import Code, Problem
 from extsloader.model.source import SourceKind
 from extsloader.model.trust import Memory
 from extsloader.verify.keys import KeyRing, load_keys
@@ -36,6 +36,7 @@ def accept(raw: bytes, request: Request) -> StoredImage:
     stored = request.source.kind is SourceKind.STORED
     payload, key_ids, retired = _check_origin(raw, ring, stored=stored)
     manifest = parse_manifest(payload)
+    _raise(floor.refuse_revoked(manifest.image.digest, ring.revoked_images))
     if request.machine is not None:
         check_compatible(manifest.compatible, request.machine)
     if not stored:
@@ -162,9 +163,7 @@ def check_floor(manifest: Manifest, request: Request, epoch: int) -> None:
         floors=request.floors, accepted=request.accepted, key_epoch=request.key_epoch_seen
     )
     held = floor.hold(memory, request.baked, epoch)
-    problem = floor.refuse(manifest, held.floors, held.accepted)
-    if problem:
-        raise ImageRefusedError(problem.code, problem.message, problem.hint)
+    _raise(floor.refuse(manifest, held.floors, held.accepted))
 
 
 def check_graph(manifest: Manifest) -> None:
@@ -176,6 +175,11 @@ def check_graph(manifest: Manifest) -> None:
             f"cannot order the services: {' -> '.join(cycle)} is a cycle",
             "remove one of these dependencies and build the image anew",
         )
+
+
+def _raise(problem: Problem | None) -> None:
+    if problem:
+        raise ImageRefusedError(problem.code, problem.message, problem.hint)
 
 
 def _is_listed(device_id: str, listed: tuple[str, ...]) -> bool:

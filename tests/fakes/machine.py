@@ -102,6 +102,8 @@ class FakeMachine:
         self.load: Load | None = None
         self.history: list[bytes] = []  # generations of the state file, the newest last
         self.settings: Settings | tuple[str, ...] = Settings()  # or what is wrong with them
+        self.revoked: set[Digest] = set()  # in the policy beside the keys
+        self.policy_fails: MachineError | None = None
         self.history_fails: Problem | None = None
         self.emit: Emit = lambda _event: None
         self.on_exit: Callable[[ServiceName, int, Cause], None] = lambda *_: None
@@ -123,6 +125,7 @@ class FakeMachine:
             store=FakeStore(self),
             history=FakeHistory(self),
             load_settings=self.load_settings,
+            read_revoked=self.read_revoked,
             memory=self.memory,
             seal=self.seal,
             clock=self.clock,
@@ -133,6 +136,11 @@ class FakeMachine:
         if isinstance(self.settings, Settings):
             return self.settings
         raise SettingsError(self.settings)
+
+    def read_revoked(self) -> frozenset[Digest]:
+        if self.policy_fails:
+            raise self.policy_fails
+        return frozenset(self.revoked)
 
     def log(self, *words: object) -> None:
         self.calls.append(" ".join(str(word) for word in words))

@@ -4,9 +4,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from extsloader.model.control import Result, Verb
+from extsloader.model.errors import MachineError
 from extsloader.model.events import Cause, CauseKind
 from extsloader.model.manifest import StoredImage
-from extsloader.model.reasons import Code
+from extsloader.model.reasons import Code, Problem
+from extsloader.model.source import SourceKind
 from extsloader.model.trust import Bounds, Flag, Release
 from extsloader.model.world import World
 from extsloader.runtime.memory_work import recall
@@ -168,3 +171,45 @@ async def test_h059_a_signed_time_makes_a_clock_of_earlier_unsure_and_stops_noth
         snapshot = await agent.until_state("ready")
         assert Flag.CLOCK_UNSURE in snapshot.flags
     assert recall(machine.ports()).clock == 1767225600.0
+
+
+async def test_an_image_that_is_revoked_while_it_runs_gives_way_to_another_one() -> None:
+    machine = FakeMachine()
+    async with life(machine) as agent:
+        machine.plug(stick(NEW))
+        await agent.until_state("ready")
+        machine.plug(stick(OLD, "/dev/sdc"))
+        await agent.until_verdict("/dev/sdc", "verified")
+        machine.revoked.add(NEW.digest)
+        answer = await agent.control.ask(Verb.RELOAD, "", 0)
+        assert answer.message == "changed: revoked_images"
+        await agent.until(
+            lambda s: s.state == "ready" and s.image is not None and s.image.digest == OLD.digest
+        )
+        assert code(agent, "/dev/sdb") is Code.REVOKED
+    assert machine.stored == {OLD.digest}
+
+
+async def test_a_policy_that_cannot_be_read_changes_nothing() -> None:
+    machine = FakeMachine()
+    async with life(machine) as agent:
+        machine.plug(stick(NEW))
+        await agent.until_state("ready")
+        machine.policy_fails = MachineError(Code.KEYS, "use policy.json", "no object")
+        answer = await agent.control.ask(Verb.RELOAD, "", 0)
+        assert (answer.result, answer.message) == (
+            Result.REFUSED,
+            "cannot use policy.json: no object",
+        )
+        assert agent.snapshot().state == "ready"
+
+
+async def test_a_revoked_image_in_the_store_is_deleted() -> None:
+    machine = FakeMachine()
+    machine.stored.add(NEW.digest)
+    kept = builders.source(f"/store/{NEW.digest}.img", kind=SourceKind.STORED)
+    refusal = Problem(Code.REVOKED, "cannot accept it: revoked")
+    machine.plug(Medium(source=kept, superblock=builders.squashfs(), verdict=refusal))
+    async with life(machine) as agent:
+        await agent.until_verdict(kept.id.path, "refused")
+    assert not machine.stored

@@ -12,9 +12,11 @@ from extsloader.adapters.machine_facts import (
     read_baked_floors,
     read_clock_floor,
     read_machine,
+    read_revoked_images,
 )
 from extsloader.model.errors import MachineError
 from extsloader.model.machine import Load
+from extsloader.model.reasons import Code
 from extsloader.model.settings import Settings
 from extsloader.model.trust import Release
 
@@ -172,3 +174,20 @@ def test_this_machine_has_something_left() -> None:
 def test_paths_exist_or_do_not(tmp_path: Path) -> None:
     (tmp_path / "there").touch()
     assert Device(tmp_path).find_existing({"/there", "/not", "/there/below"}) == {"/there"}
+
+
+def test_the_images_that_the_policy_revokes(tmp_path: Path) -> None:
+    assert read_revoked_images(str(tmp_path)) == frozenset()
+    policy = tmp_path / "policy.json"
+    policy.write_text('{"threshold": 1}')
+    assert read_revoked_images(str(tmp_path)) == frozenset()
+    policy.write_text('{"threshold": 1, "revoked_images": ["dd", "ee"]}')
+    assert read_revoked_images(str(tmp_path)) == {"dd", "ee"}
+
+
+@pytest.mark.parametrize("policy", ["", "[]", '{"revoked_images": "dd"}', '{"revoked_images":[1]}'])
+def test_a_list_of_revoked_images_that_makes_no_sense_is_told(tmp_path: Path, policy: str) -> None:
+    (tmp_path / "policy.json").write_text(policy)
+    with pytest.raises(MachineError) as caught:
+        read_revoked_images(str(tmp_path))
+    assert caught.value.problem.code is Code.KEYS

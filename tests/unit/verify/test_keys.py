@@ -47,6 +47,7 @@ def test_without_a_key_nothing_is_accepted(tmp_path: Path) -> None:
         *('{"threshold":1.0}', '{"threshold":"1"}', '{"threshold":1,"threshold":1}'),
         *('{"threshold":1,"epoch":-1}', '{"threshold":1,"epoch":true}', '{"epoch":1}'),
         *('{"threshold":1,"revoked":"1.pem"}', '{"threshold":1,"retired":[1]}'),
+        *('{"threshold":1,"revoked_images":["1"]}', '{"threshold":1,"revoked_images":"d"}'),
         *('{"threshold":1,"revoked":["2.pem"]}', '{"threshold":1,"revoked":["1.pem"]}'),
         *('{"threshold":1,"keys":[]}', '{"threshold":2}', '{"threshold":99999999999999999999}'),
     ],
@@ -107,10 +108,10 @@ def test_too_many_keys_and_a_directory_for_everybody_are_refused(tmp_path: Path)
 def test_what_a_policy_does_not_say_is_as_without_one(tmp_path: Path) -> None:
     directory = Path(key_directory(tmp_path / "keys", *range(1, 17)))
     assert load_keys(str(directory)).epoch == 0
-    (directory / "policy.json").write_text('{"threshold":1' + " " * 4081 + "}")
+    (directory / "policy.json").write_text('{"threshold":1' + " " * 16369 + "}")
     ring = load_keys(str(directory))
     assert (len(ring.keys), ring.threshold, ring.epoch) == (16, 1, 0)
-    (directory / "policy.json").write_text('{"threshold":1' + " " * 4082 + "}")
+    (directory / "policy.json").write_text('{"threshold":1' + " " * 16370 + "}")
     assert "it is not JSON" in refusal(directory)
     (directory / "policy.json").write_text('{"threshold":1,"revoked":""}')
     assert "revoked: a list of file names expected" in refusal(directory)

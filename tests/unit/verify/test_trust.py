@@ -1,5 +1,6 @@
 """The single checks and their order, on bytes and facts alone."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
@@ -314,3 +315,15 @@ def test_no_list_of_devices_has_a_device_without_an_id() -> None:
     code, message = refusal(check_compatible, wanted, machine)
     assert code is Code.INCOMPATIBLE
     assert "this device (without an id)" in message
+
+
+@pytest.mark.parametrize("kind", [SourceKind.FILE, SourceKind.STORED])
+def test_a_revoked_image_is_refused_whoever_signed_it_and_wherever_it_lies(
+    tmp_path: Path, good: Manifest, kind: SourceKind
+) -> None:
+    asked = request(tmp_path, kind)
+    policy = {"threshold": 1, "revoked_images": ["a" * 64, good.image.digest]}
+    Path(asked.keys, "policy.json").write_text(json.dumps(policy))
+    code, message = refusal(accept, images.envelope(good), asked)
+    assert code is Code.REVOKED
+    assert good.image.digest in message
