@@ -159,6 +159,7 @@ def build_ports(
         sources.append(UdevSources())
     verifier = Verifier(
         keys=paths.keys,
+        root_hash=paths.root_hash,
         store=paths.store,
         machine=machine,
         timeouts=settings.timeouts,

@@ -134,7 +134,7 @@ def _take_verified(world: World, event: ev.Verified, moment: Moment) -> Step:
 
 
 def _take_mounted(world: World, event: ev.ImageMounted, moment: Moment) -> Step:
-    mounted = images.take_mounted(world, event.digest)
+    mounted = images.take_mounted(world, event.digest, event.found)
     stored = mounted.world.images[event.digest].stored
     return (
         mounted.then(fleet.plan, stored, event, moment).then(history.recall).then(_take_away_held)

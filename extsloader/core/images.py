@@ -18,7 +18,7 @@ from extsloader.model.effects import (
 from extsloader.model.errors import IllegalTransitionError
 from extsloader.model.events import TimerId, TimerKind
 from extsloader.model.ids import Digest, SourceId
-from extsloader.model.manifest import StoredImage
+from extsloader.model.manifest import Service, StoredImage
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.world import Image, ImagePhase, ServicePhase, World
 
@@ -44,9 +44,16 @@ def _supersedes(stored: StoredImage, known: Image) -> bool:
     return not in_use and stored.manifest.sequence > known.stored.manifest.sequence
 
 
-def take_mounted(world: World, digest: Digest) -> Step:
-    """The image is mounted; what dm-verity knows of one that was adopted is older than we are."""
-    return check(_put(world, _advance(world, digest, Fact.MOUNTED)))
+def take_mounted(world: World, digest: Digest, found: tuple[Service, ...] = ()) -> Step:
+    """The image is mounted; what dm-verity knows of one that was adopted is older than we are.
+
+    `found` are its services, where the manifest does not name them.
+    """
+    image = _advance(world, digest, Fact.MOUNTED)
+    if found:
+        manifest = replace(image.stored.manifest, services=found)
+        image = replace(image, stored=replace(image.stored, manifest=manifest))
+    return check(_put(world, image))
 
 
 def take_failed(world: World, digest: Digest, problem: Problem) -> Step:
@@ -148,14 +155,14 @@ def _wait(world: World) -> Step:
 
 
 def _best(world: World) -> Image | None:
-    """The highest sequence; of equals the first that was verified (dicts keep their order).
+    """The pinned one, then the highest sequence, then the first one (dicts keep their order).
 
     In safe mode the last one that is known to have run well goes before all others.
     """
 
-    def worth(image: Image) -> tuple[bool, int]:
+    def worth(image: Image) -> tuple[bool, bool, int]:
         good = world.safe and image.stored.digest == world.history.good
-        return good, image.stored.manifest.sequence
+        return good, image.stored.pinned, image.stored.manifest.sequence
 
     stored = [i for i in world.images.values() if i.phase is ImagePhase.STORED]
     usable = [image for image in stored if not memory.is_outdated(world, image.stored)]
@@ -180,9 +187,10 @@ def drop_surplus(world: World) -> Step:
     return Step(replace(world, images=kept), tuple(DropImage(d) for d in sorted(surplus)))
 
 
-def _worth(image: Image) -> tuple[bool, int]:
+def _worth(image: Image) -> tuple[bool, bool, int]:
     """One that could not be mounted is worth less than any other."""
-    return image.phase is not ImagePhase.BROKEN, image.stored.manifest.sequence
+    stored = image.stored
+    return image.phase is not ImagePhase.BROKEN, stored.pinned, stored.manifest.sequence
 
 
 def _is_free(world: World) -> bool:

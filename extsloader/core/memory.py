@@ -48,7 +48,12 @@ def check(world: World, source: SourceId, image: StoredImage, moment: Moment) ->
 
 
 def take_verified(world: World, image: StoredImage) -> Step:
-    """Remember an accepted image. Its time is signed: a clock that shows less is wrong."""
+    """Remember an accepted image. Its time is signed: a clock that shows less is wrong.
+
+    Of a pinned one there is nothing to remember: the core image is its floor.
+    """
+    if image.pinned:
+        return Step(world)
     bounds = world.bounds
     held = floor.hold(bounds.memory, bounds.baked, image.key_epoch)
     step = _remember(world, floor.accept(held, image.manifest))
@@ -111,9 +116,10 @@ def is_outdated(world: World, image: StoredImage) -> bool:
 def _refuse(world: World, image: StoredImage) -> Problem | None:
     bounds = world.bounds
     held = floor.hold(bounds.memory, bounds.baked, image.key_epoch)
-    return floor.refuse_revoked(image.digest, bounds.revoked) or floor.refuse(
-        image.manifest, held.floors, held.accepted
-    )
+    revoked = floor.refuse_revoked(image.digest, bounds.revoked)
+    if revoked or image.pinned:
+        return revoked
+    return floor.refuse(image.manifest, held.floors, held.accepted)
 
 
 def _remember(world: World, memory: Memory) -> Step:
@@ -140,7 +146,9 @@ def _is_well(world: World, skipped: Collection[ServiceName]) -> bool:
 
 def _is_reached(world: World) -> bool:
     image = _active(world)
-    return image is not None and floor.is_reached(world.bounds.memory, image.stored.manifest)
+    if image is None or image.stored.pinned:
+        return image is not None
+    return floor.is_reached(world.bounds.memory, image.stored.manifest)
 
 
 def _active(world: World) -> Image | None:

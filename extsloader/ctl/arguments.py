@@ -8,6 +8,7 @@ from extsloader import __version__
 
 SOCKET = "/run/extsloader/extsloader.sock"
 KEYS = "/etc/extsloader/keys"
+ROOT_HASH = "/etc/ext-verity-roothash"
 EPILOG = f"""exit codes: 0 yes, 1 no (not ready, refused, failed, too late), 2 wrong usage,
 3 no daemon answers. The socket is that of --socket, else that of --root, else
 $EXTSLOADER_SOCKET, else {SOCKET}"""
@@ -109,6 +110,8 @@ def _add_offline(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     verify = add("verify", text)
     verify.add_argument("image", metavar="IMAGE")
     verify.add_argument("--keys", metavar="DIR", default=KEYS, help=f"default: {KEYS}")
+    text = f"root hash and size of a pinned image; default: {ROOT_HASH}"
+    verify.add_argument("--root-hash", metavar="FILE", default=ROOT_HASH, help=text)
     inspect = add("inspect", "what an image says about itself, NOT checked")
     inspect.add_argument("image", metavar="IMAGE")
 

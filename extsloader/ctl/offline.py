@@ -25,7 +25,8 @@ def look_at_image(options: argparse.Namespace) -> bool:
     """Yes when the image is good, or, for `inspect`, when its manifest can be read."""
     if options.verb == "verify":
         now = time.clock_gettime(time.CLOCK_REALTIME)
-        return _print(VERIFIED, verify_file(options.image, options.keys, wall=now), options)
+        found = verify_file(options.image, options.keys, root_hash=options.root_hash, wall=now)
+        return _print(VERIFIED, found, options)
     return _print("not verified", _inspect(options.image), options)
 
 

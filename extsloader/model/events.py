@@ -12,7 +12,7 @@ from msgspec import Struct
 from extsloader.model.control import Verb
 from extsloader.model.ids import Digest, ServiceName, SourceId
 from extsloader.model.machine import Load
-from extsloader.model.manifest import StoredImage
+from extsloader.model.manifest import Service, StoredImage
 from extsloader.model.plan import Bundle
 from extsloader.model.reasons import Problem
 from extsloader.model.settings import Settings
@@ -141,6 +141,7 @@ class ImageMounted(Struct, frozen=True):
     bundles: tuple[Bundle, ...]
     problems: tuple[tuple[ServiceName, Problem], ...] = ()
     existing: frozenset[str] = frozenset()  # of the paths that conditions ask for
+    found: tuple[Service, ...] = ()  # in an image whose manifest names none
 
 
 class ImageFailed(Struct, frozen=True):

@@ -23,6 +23,7 @@ class Request:
     files: tuple[str, ...] = ()  # names of images in the root directory of a vfat or ext4
     machine: Machine | None = None  # None: is not compared with what the image is for
     keys: str = ""  # directory of the keys that are accepted
+    root_hash: str = ""  # file that names the one image that needs no signature
     store: str = ""  # directory of verified images
     wall: float = 0.0  # seconds since 1970, read once so that a slow copy changes no verdict
     clock_floor: float = 0.0  # an earlier wall clock is wrong

@@ -209,6 +209,7 @@ class StoredImage:
     key_ids: tuple[str, ...]  # the distinct keys that vouched for it
     key_epoch: int = 0  # of the key set that these are in
     retired: bool = False  # without keys that have retired, too few have signed
+    pinned: bool = False  # by its root hash; its services are those that lie in it
 
     @property
     def digest(self) -> Digest:

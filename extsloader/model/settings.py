@@ -11,6 +11,7 @@ class Paths:
     """Where things are. `below` moves all of them under one directory for `--root`."""
 
     keys: str = "/etc/extsloader/keys"
+    root_hash: str = "/etc/ext-verity-roothash"  # of the one image that needs no signature
     run: str = "/run/extsloader"
     state: str = "/persist/extsloader"
     watch: tuple[str, ...] = ("/persist/ext-imga.img", "/persist/ext-imgb.img")
@@ -23,6 +24,7 @@ class Paths:
         return replace(
             self,
             keys=prefix + self.keys,
+            root_hash=prefix + self.root_hash,
             run=prefix + self.run,
             state=prefix + self.state,
             watch=tuple(prefix + path for path in self.watch),

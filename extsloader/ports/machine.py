@@ -82,6 +82,9 @@ class MountPort(Protocol):
     def sweep(self, keep: Digest) -> None:
         """Undo what an earlier agent mounted for other images, "" for all. Raises MachineError."""
 
+    def find_services(self, mountpoint: str) -> tuple[Service, ...]:
+        """Those whose bundles lie in the image, with defaults. Raises MachineError(E_BUNDLE)."""
+
     def read_bundle(self, mountpoint: str, service: Service) -> Bundle:
         """Read a bundle's two files without following links. Raises MachineError(E_BUNDLE)."""
 

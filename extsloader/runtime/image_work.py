@@ -2,12 +2,12 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from extsloader.model import events as ev
 from extsloader.model.errors import MachineError
 from extsloader.model.ids import Digest, ServiceName, SourceId
-from extsloader.model.manifest import StoredImage
+from extsloader.model.manifest import Service, StoredImage
 from extsloader.model.plan import Bundle
 from extsloader.model.reasons import Problem
 from extsloader.model.source import Source
@@ -76,20 +76,32 @@ class ImageWork:
     def _mount(self, image: StoredImage, *, verity: bool) -> ev.ImageMounted:
         descriptor = self._descriptors[image.digest]
         mountpoint = self._mounts.mount_image(image, descriptor, verity=verity)
-        bundles, problems = self._read_bundles(image, mountpoint)
-        paths = {p for service in image.manifest.services for p in service.conditions.paths}
+        found = self._find_services(image, mountpoint) if image.pinned else ()
+        services = found or image.manifest.services
+        bundles, problems = self._read_bundles(services, mountpoint)
+        paths = {p for service in services for p in service.conditions.paths}
         return ev.ImageMounted(
             image.digest,
             mountpoint,
             tuple(bundles),
             tuple(problems),
             existing=self._device.find_existing(paths),
+            found=found,
         )
 
-    def _read_bundles(self, image: StoredImage, mountpoint: str) -> tuple[list[Bundle], Problems]:
+    def _find_services(self, image: StoredImage, mountpoint: str) -> tuple[Service, ...]:
+        try:
+            return self._mounts.find_services(mountpoint)
+        except MachineError:
+            self._mounts.unmount_image(image.digest)
+            raise
+
+    def _read_bundles(
+        self, services: Iterable[Service], mountpoint: str
+    ) -> tuple[list[Bundle], Problems]:
         bundles: list[Bundle] = []
         problems: Problems = []
-        for service in image.manifest.services:
+        for service in services:
             try:
                 bundles.append(self._mounts.read_bundle(mountpoint, service))
             except MachineError as error:

@@ -74,6 +74,7 @@ class PathsTable(_Table):
     """`[paths]`."""
 
     keys: Path = Paths().keys
+    root_hash: Path = Paths().root_hash
     run: RunPath = Paths().run
     state: Path = Paths().state
     watch: Annotated[tuple[Path, ...], Field(strict=False, max_length=64)] = Paths().watch

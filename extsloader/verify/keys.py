@@ -57,9 +57,14 @@ class KeyRing:
     pinned: bytes | None = None  # the manifest of the image that needs no signature
 
 
-def load_keys(directory: str) -> KeyRing:
-    """Read `*.pem`, `policy.json` and `pinned.json`. Raises ImageRefusedError(E_KEYS)."""
+def load_keys(directory: str, *, needed: bool = True) -> KeyRing:
+    """Read `*.pem`, `policy.json` and `pinned.json`. Raises ImageRefusedError(E_KEYS).
+
+    Where no key is `needed` there may be none, nor the directory.
+    """
     folder = Path(directory)
+    if not needed and not folder.exists():
+        return _sort_keys({}, Policy())
     try:
         if folder.stat().st_mode & 0o002:
             raise _unusable(directory, "everybody may write there", f"chmod o-w {directory}")
@@ -73,7 +78,7 @@ def load_keys(directory: str) -> KeyRing:
             error.filename or directory, os.strerror(error.errno or 0).lower()
         ) from None
     ring = replace(_sort_keys(keys, policy), pinned=read_pinned(directory))
-    if not ring.keys and ring.pinned is None:
+    if needed and not ring.keys and ring.pinned is None:
         raise _unusable(
             directory, "there is no *.pem file that counts", "put the signer's public key there"
         )

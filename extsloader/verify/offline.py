@@ -1,7 +1,6 @@
 """Verification of a file by hand: the same code as on the device, without store and daemon."""
 
 import os
-from collections.abc import Callable
 
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.helper import Request
@@ -18,9 +17,9 @@ def verify_file(
     path: str,
     keys: str,
     *,
+    root_hash: str = "",
     wall: float | None = None,
     machine: Machine | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> StoredImage | Problem:
     """What a good image is and who vouches for it, or why it is refused.
 
@@ -31,10 +30,11 @@ def verify_file(
             source=_source(path),
             machine=machine,
             keys=keys,
+            root_hash=root_hash,
             wall=wall or 0.0,
             clock_floor=1.0 if wall is None else 0.0,  # a clock below its floor refuses nothing
         )
-        return verify_in_place(request, progress)
+        return verify_in_place(request, lambda _done, _total: None)
     except ImageRefusedError as error:
         return error.problem
 

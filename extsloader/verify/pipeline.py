@@ -16,7 +16,7 @@ from extsloader.model.source import Source, SourceKind
 from extsloader.verify.carrier import find_image
 from extsloader.verify.identity import FLAGS, refusal
 from extsloader.verify.medium import Medium, open_medium
-from extsloader.verify.pinned import read_pinned, wrap
+from extsloader.verify.pinned import Pin, find_pinned, read_pin, read_pinned, wrap
 from extsloader.verify.store import (
     Pace,
     Progress,
@@ -35,21 +35,22 @@ def verify(request: Request, progress: Progress) -> tuple[StoredImage, int]:
     """
     with open_medium(request.source) as opened:
         medium = find_image(opened, request.files)
-        envelope = find_envelope(medium, request.keys)
-        vouched = _accept(envelope, request)
-        manifest = vouched.manifest
-        check_size(manifest.image, medium.size)
+        vouched, envelope = _vouch(medium, request, progress)
+        image = vouched.manifest.image
+        check_size(image, medium.size)
         if request.source.kind is SourceKind.STORED:
-            path, descriptor = check_stored(medium, manifest.image, progress)
+            path, descriptor = check_stored(medium, image, progress)
         else:
-            path, descriptor = bring_in(medium, manifest.image, envelope, request, progress)
+            path, descriptor = bring_in(medium, image, envelope, request, progress)
+    if vouched.pinned:
+        _check_pinned(descriptor, image)
     return replace(vouched, path=path), descriptor
 
 
 def verify_in_place(request: Request, progress: Progress) -> StoredImage:
     """Verify a file as a device would, but keep nothing. Raises ImageRefusedError."""
     with open_medium(request.source) as medium:
-        vouched = _accept(find_envelope(medium, request.keys), request)
+        vouched, _ = _vouch(medium, request, progress)
         image = vouched.manifest.image
         check_size(image, request.source.size)
         check_digest(image, hash_all(medium.read_into, image.size, progress))
@@ -58,10 +59,11 @@ def verify_in_place(request: Request, progress: Progress) -> StoredImage:
     return vouched
 
 
-def find_envelope(medium: Medium, keys: str) -> bytes:
+def find_envelope(medium: Medium, keys: str, pin: Pin | None = None) -> bytes:
     """The signed envelope from the trailer, or from the file beside the image, or a pinned one.
 
-    At most the superblock and 64 KiB are read. Raises ImageRefusedError(E_ENVELOPE) without one.
+    At most the superblock and 64 KiB are read. Raises ImageRefusedError without one: E_ENVELOPE,
+    or E_VERITY where the core image names another image by its root hash.
     """
     end = find_end(medium.read)
     trailer = read_trailer(medium.read, end) if end < medium.size else None
@@ -71,6 +73,13 @@ def find_envelope(medium: Medium, keys: str) -> bytes:
     if sidecar is not None:
         return sidecar
     pinned = read_pinned(keys)
+    if pinned is None and pin is not None:
+        raise ImageRefusedError(
+            Code.VERITY,
+            f"cannot accept {medium.source.id}: the core image names the image with root hash "
+            f"{pin.root_hash} and {pin.size} bytes of data, this is another one and not signed",
+            "use the image that was built together with the core image",
+        )
     if pinned is None:
         raise ImageRefusedError(
             Code.ENVELOPE,
@@ -121,11 +130,33 @@ def check_stored(medium: Medium, image: ImageSpec, progress: Progress) -> tuple[
     return path, os.dup(medium.descriptor)
 
 
-def _accept(envelope: bytes, request: Request) -> StoredImage:
-    # Cryptography and schema take most of a helper's start: garbage never gets that far.
-    from extsloader.verify.trust import accept  # noqa: PLC0415
+def _vouch(medium: Medium, request: Request, progress: Progress) -> tuple[StoredImage, bytes]:
+    """What vouches for the medium's image, and the envelope that is kept with it.
 
-    return accept(envelope, request)
+    What the core image names goes first: then nothing that the medium says of itself is asked.
+    """
+    pin = read_pin(request.root_hash)
+    pinned = find_pinned(medium, pin, request.machine, progress) if pin else None
+    envelope = find_envelope(medium, request.keys, pin) if pinned is None else b""
+    # Cryptography and schema take most of a helper's start: garbage never gets that far.
+    from extsloader.image.schema import encode_manifest  # noqa: PLC0415
+    from extsloader.verify.trust import accept, accept_pinned  # noqa: PLC0415
+
+    if pinned is None:
+        return accept(envelope, request), envelope
+    return accept_pinned(pinned, request), wrap(encode_manifest(pinned))
+
+
+def _check_pinned(descriptor: int, image: ImageSpec) -> None:
+    """Its digest is only what we have read; the root hash has to vouch for what is kept.
+
+    Also for a file of that digest which was in the store: who can write there may have put it in.
+    """
+    try:
+        check_content(descriptor, image)
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def _read_sidecar(source: Source) -> bytes | None:

@@ -49,6 +49,16 @@ def accept(raw: bytes, request: Request) -> StoredImage:
     )
 
 
+def accept_pinned(manifest: Manifest, request: Request) -> StoredImage:
+    """Judge an image that the core image names by its root hash. Raises ImageRefusedError.
+
+    The core image is what it belongs to: device, time and floor are settled by that.
+    """
+    ring = load_keys(request.keys, needed=False)
+    _raise(floor.refuse_revoked(manifest.image.digest, ring.revoked_images))
+    return StoredImage(manifest=manifest, path="", key_ids=(), pinned=True)
+
+
 def check_signatures(
     envelope: Envelope, ring: KeyRing, *, stored: bool = False
 ) -> tuple[tuple[str, ...], bool]:

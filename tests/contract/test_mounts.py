@@ -63,6 +63,7 @@ def fake(machine: FakeMachine) -> Iterator[Subject]:
     impossible = MountStep(kind=MountKind.MOUNT, target=f"{run}/no", fs_type="extst-no-such-fs")
     machine.unmountable.add(impossible.target)
     machine.behave(MISSING.name).unreadable = True
+    machine.services = (WEB,)
 
     @contextmanager
     def hold(target: str) -> Iterator[None]:
@@ -283,3 +284,8 @@ def test_a_bundle_is_read_from_a_mounted_image(subject: Subject) -> None:
     subject.port.unmount_image(subject.image.digest)
     with pytest.raises(MachineError):
         subject.port.read_bundle(mountpoint, WEB)
+
+
+def test_services_are_found_in_a_mounted_image(subject: Subject) -> None:
+    found = subject.port.find_services(subject.mount())
+    assert WEB.name in {service.name for service in found}

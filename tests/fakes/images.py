@@ -66,10 +66,15 @@ def store_in(directory: Path) -> str:
 def squashfs(size: int = 300_000) -> bytes:
     """A file system with `size` incompressible bytes in it."""
     with TemporaryDirectory(prefix="extst-") as folder:
-        root, out = Path(folder, "root"), Path(folder, "out.img")
-        root.mkdir()
-        (root / "content").write_bytes(os.urandom(size))
-        (root / "small").write_text("a fragment")
+        Path(folder, "content").write_bytes(os.urandom(size))
+        Path(folder, "small").write_text("a fragment")
+        return squashfs_of(Path(folder))
+
+
+def squashfs_of(root: Path) -> bytes:
+    """A file system with what lies there."""
+    with TemporaryDirectory(prefix="extst-") as folder:
+        out = Path(folder, "out.img")
         argv = ["mksquashfs", str(root), str(out), "-quiet", "-no-progress", "-comp", "gzip"]
         subprocess.run(argv, check=True, capture_output=True)
         return out.read_bytes()

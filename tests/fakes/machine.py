@@ -94,6 +94,7 @@ class FakeMachine:
         self.running: set[str] = set()
         self.ends: dict[str, Cause] = {}  # of containers that had run and were not deleted
         self.ended: set[str] = set()  # containers whose end was reported
+        self.services: tuple[Service, ...] = ()  # that lie in an image
         self.mount_fails: Problem | None = None
         self.verity: set[Digest] = set()  # images that are watched by dm-verity
         self.damaged: set[Digest] = set()  # of which a bad block was read
@@ -265,6 +266,11 @@ class FakeMounts:
         if verity:
             self._machine.verity.add(image.digest)
         return self._machine.mounted.setdefault(image.digest, f"/mnt/{image.digest}")
+
+    def find_services(self, _mountpoint: str) -> tuple[Service, ...]:
+        if not self._machine.services:
+            raise MachineError(Code.BUNDLE, "read containers/services", "no such directory")
+        return self._machine.services
 
     def check_image(self, digest: Digest) -> None:
         self._machine.log("check")

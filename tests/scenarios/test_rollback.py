@@ -213,3 +213,27 @@ async def test_a_revoked_image_in_the_store_is_deleted() -> None:
     async with life(machine) as agent:
         await agent.until_verdict(kept.id.path, "refused")
     assert not machine.stored
+
+
+async def test_a_pinned_image_brings_its_services_and_goes_before_signed_ones() -> None:
+    machine = FakeMachine()
+    machine.services = (builders.service("b"), builders.service("c"))
+    pinned = replace(builders.stored(digest="e" * 64), pinned=True)
+    machine.plug(stick(NEW))
+    machine.plug(stick(pinned, "/dev/sdc"))
+    async with life(machine) as agent:
+        snapshot = await agent.until_state("ready")
+        assert snapshot.image
+        assert snapshot.image.digest == pinned.digest
+        assert [service.name for service in snapshot.services] == ["b", "c"]
+
+
+async def test_a_pinned_image_without_services_is_unmounted_and_another_one_taken() -> None:
+    machine = FakeMachine()
+    machine.plug(stick(NEW))
+    machine.plug(stick(replace(builders.stored(digest="e" * 64), pinned=True), "/dev/sdc"))
+    async with life(machine) as agent:
+        snapshot = await agent.until_state("ready")
+        assert snapshot.image
+        assert snapshot.image.digest == NEW.digest
+        assert set(machine.mounted) == {NEW.digest}

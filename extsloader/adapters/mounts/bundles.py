@@ -1,16 +1,21 @@
 """Reading two small files from an image that may try to make us read something else."""
 
 import os
+import re
 import stat
 from typing import Final
 
 from extsloader.adapters.mounts.reasons import in_words
 from extsloader.adapters.mounts.syscalls import NO_LINKS, RESOLVE_BENEATH, RESOLVE_NO_XDEV, opened
+from extsloader.image.relations import MAX_SERVICES
 from extsloader.model.errors import MachineError
+from extsloader.model.ids import ServiceName
 from extsloader.model.manifest import Service
 from extsloader.model.plan import Bundle
 from extsloader.model.reasons import Code
 
+SERVICES: Final = "containers/services"
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 MOST: Final = 1 << 20  # bytes of one file; LinuxKit's are about 10 KiB
 # Without O_NONBLOCK the open of a FIFO would wait for a writer for ever.
 _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
@@ -24,6 +29,24 @@ def read_bundle(mountpoint: str, service: Service) -> Bundle:
         raise _unusable(f"{service.bundle}/config.json", "there is no such file in the image")
     runtime = _read(mountpoint, f"{service.bundle}/runtime.json") or ""
     return Bundle(service=service.name, config=config, runtime=runtime)
+
+
+def find_services(mountpoint: str) -> tuple[Service, ...]:
+    """As `MountPort.find_services`."""
+    try:
+        with (
+            opened(mountpoint, os.O_PATH | os.O_DIRECTORY) as root,
+            opened(SERVICES, _FLAGS | os.O_DIRECTORY, resolve=_RESOLVE, dir_fd=root) as directory,
+        ):
+            names = sorted(os.listdir(directory))  # noqa: PTH208 - of a descriptor
+    except OSError as error:
+        raise _unusable(SERVICES, in_words(error)) from error
+    wrong = [name for name in names if not _NAME.fullmatch(name)]
+    if wrong:
+        raise _unusable(SERVICES, f"{wrong[0]!a} cannot be the name of a service")
+    if not 0 < len(names) <= MAX_SERVICES:
+        raise _unusable(SERVICES, f"1 to {MAX_SERVICES} services expected, got {len(names)}")
+    return tuple(Service(name=ServiceName(n), bundle=f"{SERVICES}/{n}") for n in names)
 
 
 def _read(mountpoint: str, path: str) -> str | None:

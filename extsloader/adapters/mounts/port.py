@@ -63,6 +63,10 @@ class Mounts:
         for mount in others:  # the directory of a bundle was made for its root file system
             remove_empty(self._run, str(Path(mount.target).parent))
 
+    def find_services(self, mountpoint: str) -> tuple[Service, ...]:
+        """Raises MachineError(E_BUNDLE)."""
+        return bundles.find_services(mountpoint)
+
     def read_bundle(self, mountpoint: str, service: Service) -> Bundle:
         """Raises MachineError(E_BUNDLE)."""
         return bundles.read_bundle(mountpoint, service)

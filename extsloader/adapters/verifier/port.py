@@ -35,6 +35,7 @@ class Verifier:
     """As `VerifierPort`; `wall` gives seconds since 1970."""
 
     keys: str  # directory
+    root_hash: str = ""  # file
     store: str  # directory
     machine: Machine
     timeouts: Timeouts
@@ -70,6 +71,7 @@ class Verifier:
             files=self.files,
             machine=self.machine,
             keys=self.keys,
+            root_hash=self.root_hash,
             store=self.store,
             wall=self.wall(),
             clock_floor=bounds.clock,

@@ -282,3 +282,16 @@ def test_flags_say_whether_the_floor_can_be_forged() -> None:
     world = builders.world()
     assert memory.find_flags(world, builders.moment()) == (Flag.FLOOR_OPEN,)
     assert memory.find_flags(replace(world, sealed=True), builders.moment()) == ()
+
+
+def test_of_a_pinned_image_nothing_is_remembered_and_no_floor_refuses_it() -> None:
+    pinned = replace(builders.stored(A), pinned=True)
+    world = remembering(Release(name="pkgs", sequence=9))
+    step = tell(worlds.verified(pinned, world), NOTHING)
+    assert step.world.bounds == world.bounds
+    assert step.world.active == pinned.digest
+    ready = worlds.change(tell(step.world, worlds.mounted(pinned)).world, "a", phase=READY)
+    assert not tell(ready, NOTHING).world.on_probation
+    revoked = replace(world.bounds, revoked=frozenset({pinned.digest}))
+    gone = worlds.verified(pinned, replace(world, bounds=revoked))
+    assert gone.images == {}

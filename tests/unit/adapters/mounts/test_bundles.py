@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from extsloader.adapters.mounts.bundles import MOST, read_bundle
+from extsloader.adapters.mounts.bundles import MOST, find_services, read_bundle
 from extsloader.model.errors import MachineError
 from extsloader.model.ids import ServiceName
 from extsloader.model.manifest import Service
@@ -87,3 +87,37 @@ def test_size_is_limited(tmp_path: Path, bundle: Path) -> None:
 def test_text_must_be_utf8(tmp_path: Path, bundle: Path) -> None:
     (bundle / "config.json").write_bytes("{}".encode("utf-16"))
     assert "expected UTF-8, got byte 0 that is not" in refusal(tmp_path)
+
+
+def unlisted(tmp_path: Path) -> str:
+    with pytest.raises(MachineError) as refused:
+        find_services(str(tmp_path))
+    assert refused.value.problem.code is Code.BUNDLE
+    return refused.value.problem.message
+
+
+def test_the_services_that_lie_in_an_image_are_found_with_defaults(
+    tmp_path: Path, bundle: Path
+) -> None:
+    (bundle.parent / "api").mkdir()
+    api = Service(name=ServiceName("api"), bundle="containers/services/api")
+    assert find_services(str(tmp_path)) == (api, SERVICE)
+
+
+@pytest.mark.parametrize("name", ["Web", "a_b", "-a", "a" * 33, "a\n", "é"])
+def test_a_name_that_no_service_can_have_is_told(tmp_path: Path, bundle: Path, name: str) -> None:
+    (bundle.parent / name).mkdir()
+    assert unlisted(tmp_path).endswith(f"{name!a} cannot be the name of a service")
+
+
+def test_none_too_many_or_a_link_are_told(tmp_path: Path) -> None:
+    assert "no such file" in unlisted(tmp_path)
+    services = tmp_path / "containers/services"
+    services.mkdir(parents=True)
+    assert "1 to 64 services expected, got 0" in unlisted(tmp_path)
+    for number in range(65):
+        (services / f"s{number}").mkdir()
+    assert "1 to 64 services expected, got 65" in unlisted(tmp_path)
+    services.rename(tmp_path / "elsewhere")
+    services.symlink_to(tmp_path / "elsewhere")
+    unlisted(tmp_path)
