@@ -199,9 +199,7 @@ def test_every_flipped_bit_ends_in_an_answer(stick: bytes, metadata: list[int]) 
             look(stick, {at: stick[at] ^ 1 << bit})
 
 
-@settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 1 << 32),
     edits=st.integers(1, 12),

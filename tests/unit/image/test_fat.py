@@ -322,9 +322,7 @@ def sticks(tmp_path_factory: pytest.TempPathFactory) -> dict[int, bytes]:
     return found
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     bits=st.sampled_from(sorted(SIZES)),
     edits=st.lists(
