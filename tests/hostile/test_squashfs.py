@@ -16,6 +16,8 @@ from shutil import which
 
 import pytest
 
+from extsloader.image import trailer
+from extsloader.image.superblock import read_squashfs
 from extsloader.image.trailer import encode_trailer
 from extsloader.image.verity import build_tree
 from extsloader.model.errors import ImageRefusedError
@@ -127,6 +129,18 @@ def test_a_signed_superblock_that_cannot_be_is_refused(
 ) -> None:
     sign_edited(path, offset, form, value)
     assert verdict(path) is Code.FS_TYPE
+
+
+@pytest.mark.parametrize(
+    ("offset", "form", "value"), [row[1:] for row in EDITS], ids=[row[0] for row in EDITS]
+)
+def test_without_the_guards_such_a_superblock_is_handed_to_the_kernel(
+    path: Path, monkeypatch: pytest.MonkeyPatch, offset: int, form: str, value: int | bytes
+) -> None:
+    sign_edited(path, offset, form, value)
+    honest = read_squashfs(lambda at, length: images.squashfs()[at : at + length])
+    monkeypatch.setattr(trailer, "read_squashfs", lambda _: honest)
+    assert verdict(path) is None
 
 
 def test_h112_a_file_system_that_is_longer_than_the_image(path: Path) -> None:

@@ -17,14 +17,16 @@ pytestmark = pytest.mark.root
 
 HEAD = """
 import ctypes, os, signal, socket, subprocess, sys, threading
-from extsloader.verify.confinement import confine
+from extsloader.verify import confinement
 libc = ctypes.CDLL(None, use_errno=True)
 def call(name, *arguments):
     if getattr(libc, name)(*arguments) < 0:
         raise OSError(ctypes.get_errno(), name)
 victim, folder, store = int(sys.argv[2]), sys.argv[3], sys.argv[4]
-if sys.argv[1] == "confined":
-    confine(store)
+if sys.argv[1] != "free":
+    if sys.argv[1] != "confined":
+        setattr(confinement, sys.argv[1], lambda *_: None)
+    confinement.confine(store)
 """
 
 ATTACKS = {
@@ -50,6 +52,13 @@ ATTACKS = {
     "raise its limits": "import resource; resource.setrlimit(resource.RLIMIT_CORE, (9, 9))",
     "fill the descriptors": "[os.open('/dev/null', 0) for _ in range(100)]",
     "fill the memory": "bytearray(2 << 30)",
+}
+
+LAYERS = {  # what only this one stops
+    "limit_resources": "fill the memory",
+    "drop_capabilities": "see past permissions",
+    "restrict_files": "write a file elsewhere",
+    "refuse_calls": "talk to a local service",
 }
 
 
@@ -83,6 +92,20 @@ def test_a_confined_helper_cannot_what_another_can(attack: str, folder: Path) ->
             assert free.returncode == 0, free
         finally:
             victim.kill()
+
+
+@pytest.mark.parametrize(("layer", "attack"), LAYERS.items())
+def test_each_layer_stops_what_no_other_does(layer: str, attack: str, folder: Path) -> None:
+    assert attempt("confined", ATTACKS[attack], folder, 0).returncode == 1
+    assert attempt(layer, ATTACKS[attack], folder, 0).returncode == 0
+
+
+def test_a_confined_helper_has_left_the_network(folder: Path) -> None:
+    """No other layer gives it one that is empty; without this one it would have the host's."""
+    look = "print(os.readlink('/proc/thread-self/ns/net'))"
+    ours = str(Path("/proc/self/ns/net").readlink())
+    assert attempt("confined", look, folder, 0).stdout.strip() not in {"", ours}
+    assert attempt("leave_namespaces", look, folder, 0).stdout.strip() == ours
 
 
 def test_it_can_still_do_its_work(folder: Path) -> None:

@@ -12,13 +12,17 @@ from threading import Event
 import pytest
 
 from extsloader.adapters.verifier.port import MAX_STUCK, Verifier
+from extsloader.image.verity import write_all
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.helper import Request
 from extsloader.model.manifest import Manifest
 from extsloader.model.reasons import Code
 from extsloader.model.settings import Timeouts
 from extsloader.model.trust import Bounds
+from extsloader.verify import store
+from extsloader.verify.medium import Medium
 from extsloader.verify.pipeline import verify
+from extsloader.verify.store import Pace, Progress
 from tests.fakes import images
 from tests.fakes.fuse import made_up_file
 
@@ -75,6 +79,31 @@ def test_h097_checking_a_path_and_using_it_later_is_fooled(tmp_path: Path) -> No
         checked = sha256(medium.read_bytes()[:size]).hexdigest()
         used = sha256(medium.read_bytes()[:size]).hexdigest()
     assert checked == stick.manifest.image.digest != used
+
+
+def test_h097_hashing_first_and_copying_then_is_fooled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the guard, in the whole of our own order of trust: evil bytes are kept."""
+
+    def hash_then_copy(
+        medium: Medium, target: int, size: int, _pace: Pace, progress: Progress
+    ) -> str:
+        found = store.hash_all(medium.read_into, size, progress)
+        check_content(medium.descriptor, stick.manifest.image)
+        stick.good_for = 0
+        write_all(target, medium.read(0, size), 0)
+        return found
+
+    check_content = store.check_content
+    stick = Stick(tmp_path, good_for=0)
+    stick.good_for = 1 << 40
+    monkeypatch.setattr(store, "copy", hash_then_copy)
+    monkeypatch.setattr(store, "check_content", lambda *_: None)
+    with made_up_file(tmp_path / "medium", len(stick.content), stick.read) as medium:
+        found = attempt(request(tmp_path, medium))
+    assert isinstance(found, bytes)
+    assert sha256(found).hexdigest() != stick.manifest.image.digest
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0, 1.05, 1.1, 1.5, 2.0, 3.0])
