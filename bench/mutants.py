@@ -19,14 +19,32 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 JOBS = 2
+MEDIA = " ".join(  # on real devices, as root
+    f"integration/test_verifier.py::test_{what}"
+    for what in (
+        "another_medium_under_the_same_name_is_gone",
+        "a_medium_that_is_being_written_is_busy",
+        "a_medium_that_dies_while_it_is_copied_is_named_with_the_place",
+        "a_medium_that_shrinks_while_it_is_copied_is_gone",
+        "what_is_no_file_is_not_read_and_does_not_block",
+    )
+)
 TESTS = {
-    "core/graph": "tests/unit/core/test_graph.py",
-    "core/floor": "tests/unit/core/test_floor.py",
-    "core/supervision": "tests/unit/core/test_supervision.py tests/unit/core/test_services.py",
-    "core/lifecycle": "tests/unit/core/test_lifecycle.py tests/unit/core/test_images.py",
-    "verify/trust": "tests/unit/verify/test_trust.py tests/unit/verify/test_hostile_keys.py",
-    "verify/keys": "tests/unit/verify/test_keys.py tests/unit/verify/test_hostile_keys.py",
-    "verify/pipeline": "tests/unit/verify/test_pipeline.py tests/unit/verify/test_offline.py",
+    "core/graph": "unit/core/test_graph.py",
+    "core/floor": "unit/core/test_floor.py",
+    "core/memory": "unit/core/test_memory.py",
+    "core/lifecycle": "unit/core/test_lifecycle.py unit/core/test_images.py",
+    "core/history": "unit/core/test_history.py",
+    "core/supervision": "unit/core/test_supervision.py unit/core/test_services.py",
+    "adapters/state_file": "unit/adapters/test_state_file.py",
+    "verify/trust": "unit/verify/test_trust.py unit/verify/test_hostile_keys.py",
+    "verify/keys": "unit/verify/test_keys.py unit/verify/test_hostile_keys.py",
+    "verify/pinned": "unit/verify/test_pinned.py unit/verify/test_trust.py",
+    "verify/pipeline": "unit/verify/test_pipeline.py unit/verify/test_offline.py",
+    "verify/store": "unit/verify/test_store.py unit/verify/test_pipeline.py",
+    "verify/carrier": "unit/verify/test_carrier.py unit/verify/test_probe.py",
+    "verify/medium": f"unit/verify/test_medium.py unit/verify/test_carrier.py {MEDIA}",
+    "verify/identity": f"unit/verify/test_identity.py {MEDIA}",
 }
 OPPOSITES: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
@@ -142,9 +160,10 @@ class Finder:
 def notices(module: str, mutant: str) -> bool:
     """Whether a test fails, or does not end; a mutant that cannot be imported is noticed too."""
     options = "-qx -p bench.mutants -p no:cacheprovider --hypothesis-profile ci --timeout 20"
+    tests = [f"tests/{path}" for path in TESTS[module].split()]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", *options.split(), *TESTS[module].split()],
+            [sys.executable, "-m", "pytest", *options.split(), *tests],
             cwd=ROOT, env=os.environ | {VARIABLE: mutant}, check=False,
             capture_output=True, timeout=90,
         )  # fmt: skip

@@ -199,6 +199,20 @@ def test_a_memory_that_was_lost_is_written_down_as_lost_and_told() -> None:
     assert Flag.FLOOR_LOST in memory.find_flags(step.world, builders.moment())
 
 
+def test_a_memory_whose_copies_agree_is_not_written_again() -> None:
+    assert worlds.kinds(memory.begin(builders.world(), builders.moment())) == ["SetTimer"]
+
+
+@pytest.mark.parametrize("retired", [True, False])
+def test_an_image_of_a_retired_key_is_told(retired: bool) -> None:
+    world = worlds.running(A, a=READY)
+    assert world.active
+    image = world.images[world.active]
+    signed = replace(image, stored=replace(image.stored, retired=retired))
+    world = replace(world, images={world.active: signed})
+    assert (Flag.RETIRED_KEY in memory.find_flags(world, builders.moment())) is retired
+
+
 def test_after_a_loss_the_floor_of_the_core_image_holds() -> None:
     baked = (Release(name="pkgs", sequence=42),)
     world = asked(builders.world(bounds=Bounds(memory=Memory(lost=True), baked=baked)))

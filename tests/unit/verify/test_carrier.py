@@ -106,6 +106,21 @@ def test_the_medium_ends_where_the_file_does(stick: Path, image: Path) -> None:
         assert found.read(size + 4096, 100) == b""
 
 
+def test_an_image_that_is_the_medium_is_no_file_in_it(image: Path) -> None:
+    for asked in (FILES, ()):
+        with open_medium(images.file_source(image)) as medium:
+            assert find_image(medium, asked) is medium
+
+
+def test_only_the_damage_of_a_file_system_is_called_damage(stick: Path) -> None:
+    with stick.open("r+b") as file:
+        file.truncate(1 << 20)
+    with pytest.raises(ImageRefusedError) as caught:
+        probe_source(images.file_source(stick), FILES)
+    assert caught.value.problem.code is Code.LAYOUT
+    assert "its file system is damaged: " in caught.value.problem.message
+
+
 def test_a_flipped_bit_is_found(stick: Path, image: Path) -> None:
     data = bytearray(stick.read_bytes())
     place = data.find(image.read_bytes()[:4096])

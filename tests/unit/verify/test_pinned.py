@@ -1,4 +1,4 @@
-"""The two lines of EVE's core image: everything that is acted on hangs on the root hash."""
+"""What the core image pins: a whole manifest, or the two lines of a root hash."""
 
 import os
 import shutil
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from extsloader.image.trailer import append_trailer
+from extsloader.image.envelope import parse_envelope
+from extsloader.image.trailer import MAX_ENVELOPE, append_trailer
 from extsloader.image.verity import append_tree
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.helper import Request
@@ -16,7 +17,7 @@ from extsloader.model.manifest import ImageSpec, StoredImage
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.source import SourceKind
 from extsloader.verify.offline import verify_file
-from extsloader.verify.pinned import Pin, read_pin
+from extsloader.verify.pinned import PINNED, Pin, read_pin, read_pinned, wrap
 from extsloader.verify.pipeline import verify
 from tests.fakes import images
 from tests.fakes.images import names
@@ -228,3 +229,25 @@ def test_lines_that_make_no_sense_mean_no_image(tmp_path: Path, image: Path, tex
     images.unsigned(image)
     (tmp_path / "root-hash").write_text(text)
     assert refusal(ask(image)) is Code.KEYS
+
+
+def test_what_is_pinned_are_the_bytes_of_the_file(tmp_path: Path) -> None:
+    assert read_pinned(str(tmp_path)) is None
+    (tmp_path / PINNED).write_bytes(b"any bytes")
+    assert read_pinned(str(tmp_path)) == b"any bytes"
+    (tmp_path / PINNED).write_bytes(bytes(MAX_ENVELOPE + 1))
+    assert read_pinned(str(tmp_path)) == bytes(MAX_ENVELOPE)
+
+
+def test_a_file_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) -> None:
+    (tmp_path / PINNED).mkdir()
+    with pytest.raises(ImageRefusedError) as caught:
+        read_pinned(str(tmp_path))
+    assert caught.value.problem.code is Code.KEYS
+    assert caught.value.problem.message.endswith(f"{PINNED}: is a directory")
+
+
+def test_an_envelope_without_signatures_vouches_for_nothing_by_itself() -> None:
+    with pytest.raises(ImageRefusedError) as caught:
+        parse_envelope(wrap(b"{}"))
+    assert caught.value.problem.code is Code.THRESHOLD
