@@ -426,6 +426,18 @@ def functions(folder: str) -> frozenset[str]:
     return frozenset(re.findall(r"^ *(?:async )?def (\w+)\(", text, re.MULTILINE))
 
 
+def test_what_the_table_of_rules_names_is_there() -> None:
+    rows = re.findall(r"^\| R\d+ \|.*$", (ROOT / "docs/security.md").read_text(), re.MULTILINE)
+    assert [row.split()[1] for row in rows] == [f"R{number}" for number in range(1, 22)]
+    for row in rows:
+        *_, kept, shown, _ = row.split("|")
+        for module in re.findall(r"`(.+?)`", kept):
+            place = ROOT / "extsloader" / module
+            assert place.is_dir() or place.with_suffix(".py").is_file(), module
+        for test in re.findall(r"`(.+?)`", shown):
+            assert (ROOT / "tests" / test).is_file(), test
+
+
 def test_each_check_of_the_verification_has_an_attack() -> None:
     """A check that is added without one fails here."""
     known = {place.rpartition(".")[2] for guard in GUARDS.values() for place in guard.off}
