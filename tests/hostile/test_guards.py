@@ -156,6 +156,24 @@ def a_key_signs_that_is(state: str) -> Callable[[Device], object]:
     return attack
 
 
+def a_revoked_image(device: Device) -> object:
+    device.has_keys(1)
+    digest = device.insert().image.digest
+    (device.keys / "policy.json").write_text(
+        json.dumps({"threshold": 1, "revoked_images": [digest]})
+    )
+    return device.take()
+
+
+def another_block_than_the_core_image_names(device: Device) -> object:
+    """The tree and the first block are those that are named."""
+    tree = images.unsigned(device.medium, 700_000).verity
+    lines = device.folder / "root-hash"
+    lines.write_text(f"{tree.root_hash}\n{tree.hash_offset}\n")
+    device.spoil(device.medium, 5000)
+    return device.take(root_hash=str(lines))
+
+
 def the_bare_manifest_is_signed(device: Device) -> object:
     """A signature that was made for another purpose, over bytes that can be read as a manifest."""
 
@@ -317,6 +335,12 @@ GUARDS = {
         a_key_signs_that_is("retired"),
         Code.SIGNATURE,
         {"keys._read_policy": lambda *_: Policy()},
+    ),
+    "revoked images": Guard(a_revoked_image, Code.REVOKED, {"floor.refuse_revoked": nothing}),
+    "root hash of the core image": Guard(
+        another_block_than_the_core_image_names,
+        Code.VERITY,
+        {"pipeline._check_pinned": nothing, "store.check_content": nothing},
     ),
     "what is signed": Guard(
         the_bare_manifest_is_signed, Code.SIGNATURE, {"signing.pae": lambda payload: payload}
