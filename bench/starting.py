@@ -100,7 +100,8 @@ def _lay_out(bundle: Path, rootfs: Path, name: str) -> None:
 
 def _start(folder: Path, name: str) -> None:
     runtime = (*RUNC, "--root", f"{folder}/runtime")
-    argv = conmon.command_line(CONMON, runtime, name, folder / name, folder / f"{name}.log")
+    log = conmon.log_to_file(f"{folder}/{name}.log", 1 << 20)
+    argv = conmon.command_line(CONMON, runtime, name, folder / name, log)
     reader, writer = os.pipe()
     conmon_end = os.dup(writer)
     with open(os.devnull, "rb+") as null:  # noqa: PTH123 - a descriptor is meant

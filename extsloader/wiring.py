@@ -73,11 +73,12 @@ from extsloader.runtime.hub import Hub, Live
 from extsloader.runtime.loop import Loop
 from extsloader.runtime.memory_work import Recollection, decode_clock, decode_memory, recall
 from extsloader.runtime.pillar import PillarLink
-from extsloader.runtime.tasks import Tasks
+from extsloader.runtime.tasks import Tasks, repeat
 from extsloader.runtime.threads import Threads
 from extsloader.settings.start import Process
 
 SAVE_TIME = 5.0  # seconds that a disk may take
+KEEP_LOGS = 10.0  # seconds; what a service writes beyond one file meanwhile is lost
 
 
 def run(settings: Settings, checking: Process, load: Callable[[], Settings]) -> int:
@@ -168,7 +169,7 @@ def build_ports(
         python=sys.executable,
     )
     verifier.keep(*checking)
-    runtime = OciRuntime(settings, machine)
+    runtime = OciRuntime(settings, machine, open_logs(settings))
     return Ports(
         sources={source.provider: source for source in sources},
         verifier=verifier,
@@ -208,6 +209,12 @@ def open_pillar(settings: Settings, journal: Journal) -> PillarLink | None:
     link = PillarLink(settings, files.read_slot(), ports, read_moment, journal.log)
     link.begin()
     return link
+
+
+def open_logs(settings: Settings) -> ServiceLogs:
+    """All that it knows lies in files, so there may be several."""
+    memlogd = settings.paths.memlogd if settings.logs.to == "auto" else ""
+    return ServiceLogs(settings.paths.logs, settings.logs.size, memlogd)
 
 
 def _load_narrowed(load: Callable[[], Settings], slot: str) -> Settings:
@@ -258,6 +265,7 @@ class Agent:
         self.settings = settings
         self.notifier = notifier
         self.providers = tuple(ports.sources)
+        self.logs = open_logs(settings)
         self.hub = Hub(
             world,
             read_moment,
@@ -266,9 +274,9 @@ class Agent:
                     started, rss=read_memory(), stuck_helpers=ports.verifier.stuck()
                 ),
                 usage=ports.cgroups.usage,
-                log=ServiceLogs(settings.paths.logs).read_tail,
+                log=self.logs.read_tail,
+                describe_log=self.logs.describe,
             ),
-            settings.paths.logs,
         )
         self.loop = Loop(world, read_moment, self._execute, self.hub.publish, journal.log)
         self.control = Control(self.loop.put)
@@ -344,6 +352,7 @@ async def _run(agent: Agent, link: PillarLink | None, stack: AsyncExitStack) -> 
         asyncio.get_running_loop().add_signal_handler(number, handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)  # the launcher held them back
     _keep_alive(agent.notifier)
+    agent.tasks.spawn("keep logs", repeat(agent.logs.keep, KEEP_LOGS))
     agent.loop.put(AgentStarted(agent.providers))
     if link is not None:
         agent.join(link)

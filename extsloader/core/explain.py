@@ -1,13 +1,20 @@
 """From the symptom of a service to its root cause, in sentences for an operator."""
 
+from collections.abc import Callable
+
 from extsloader.model.ids import ServiceName
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.status import DAMAGED, Explanation, ServiceStatus, StatusSnapshot
 
 FINE = frozenset({"ready", "finished", "skipped"})
 
+DescribeLog = Callable[[str], str]
+"""Where to look for what a service has written."""
 
-def explain(snapshot: StatusSnapshot, name: ServiceName, log_dir: str) -> Explanation | None:
+
+def explain(
+    snapshot: StatusSnapshot, name: ServiceName, describe_log: DescribeLog
+) -> Explanation | None:
     """Why the service is as it is; None for an unknown name."""
     services = {service.name: service for service in snapshot.services}
     service = services.get(name)
@@ -20,9 +27,9 @@ def explain(snapshot: StatusSnapshot, name: ServiceName, log_dir: str) -> Explan
     return Explanation(
         service=name,
         summary=_summary(service, root),
-        steps=(*steps, *_extras(root, log_dir), *(damage.message for damage in damages)),
+        steps=(*steps, *_extras(root, describe_log), *(damage.message for damage in damages)),
         root=root.name,
-        next_step=(damages[0].hint if damages else "") or _next_step(root, log_dir),
+        next_step=(damages[0].hint if damages else "") or _next_step(root, describe_log),
     )
 
 
@@ -71,7 +78,7 @@ def _sentence(service: ServiceStatus) -> str:
     return f"{service.name} is {_say(service.state)}{reason}{retry}{then}"
 
 
-def _extras(root: ServiceStatus, log_dir: str) -> tuple[str, ...]:
+def _extras(root: ServiceStatus, describe_log: DescribeLog) -> tuple[str, ...]:
     lines = []
     if root.restarts:
         times = "once" if root.restarts == 1 else f"{root.restarts} times"
@@ -79,18 +86,18 @@ def _extras(root: ServiceStatus, log_dir: str) -> tuple[str, ...]:
         lines.append(f"{root.name} was restarted {times}{end}")
     lines += [f"{root.name} runs with less than it asked for: {r}" for r in root.reduced]
     if root.state not in FINE:
-        lines.append(f"its log is {log_dir}/{root.name}.log")
+        lines.append(f"its log is {describe_log(root.name)}")
     return tuple(lines)
 
 
-def _next_step(root: ServiceStatus, log_dir: str) -> str:
+def _next_step(root: ServiceStatus, describe_log: DescribeLog) -> str:
     if root.state in FINE:
         return "nothing to do"
     if root.hint:
         return root.hint
     if root.state in ("blocked", "creating", "created", "starting", "started"):
         return "wait: it is on its way"
-    return f"read {log_dir}/{root.name}.log"
+    return f"read its log: {describe_log(root.name)}"
 
 
 def _say(state: str) -> str:

@@ -16,7 +16,7 @@ class Paths:
     state: str = "/persist/extsloader"
     watch: tuple[str, ...] = ("/persist/ext-imga.img", "/persist/ext-imgb.img")
     # files or directories (each *.img in them)
-    pillar: str = "/run"  # where Pillar's agents have their sockets and files
+    pillar: str = "/run"  # where Pillar's agents and memlogd have their sockets and files
 
     def below(self, root: str) -> "Paths":
         """The same paths below the directory `root`."""
@@ -40,6 +40,11 @@ class Paths:
     def logs(self) -> str:
         """What services write, `<service>.log`: in memory, and gone after a reboot."""
         return f"{self.run}/log"
+
+    @property
+    def memlogd(self) -> str:
+        """LinuxKit's socket for streams of log lines."""
+        return f"{self.pillar}/linuxkit-external-logging.sock"
 
     @property
     def memory(self) -> tuple[str, str]:
@@ -111,6 +116,14 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Logs:
+    """What becomes of the output of services."""
+
+    to: str = "auto"  # "files"; auto: memlogd where it is there
+    size: int = 512 << 10  # bytes of one file; a service has two
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pillar:
     """How the agent gets on with EVE's own agents."""
 
@@ -139,4 +152,5 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     ceiling: Ceiling = field(default_factory=Ceiling)
+    logs: Logs = field(default_factory=Logs)
     pillar: Pillar = field(default_factory=Pillar)

@@ -152,6 +152,19 @@ class RuntimePort(Protocol):
         """Stop watching; running containers go on."""
 
 
+class LogPort(Protocol):
+    """Where the output of services goes. Nothing of it needs the agent while a service runs."""
+
+    def pass_on(self, service: ServiceName, output: int, errors: int) -> bool:
+        """Give away the reading ends of both streams; False where nobody takes them.
+
+        The caller closes its own copies. Never blocks. Raises OSError for the service's old files.
+        """
+
+    def make_room(self, service: ServiceName) -> tuple[str, int]:
+        """The service's file, to append to, and how many bytes it may take. Raises OSError."""
+
+
 class ReadinessPort(Protocol):
     """Single readiness checks; repeating them is the core's decision."""
 

@@ -32,16 +32,16 @@ class Live:
     agent: Callable[[], AgentStatus]
     usage: Callable[[ServiceName], Usage]
     log: Callable[[ServiceName], tuple[str, ...]]
+    describe_log: Callable[[str], str]
 
 
 class Hub:
     """The newest world for readers (StatusPort), and the last changes."""
 
-    def __init__(self, world: World, clock: Clock, live: Live, log_dir: str) -> None:
+    def __init__(self, world: World, clock: Clock, live: Live) -> None:
         self._world = world
         self._clock = clock
         self._live = live
-        self._log_dir = log_dir
         self._generation = 0
         self._since = clock().wall
         self._state: AgentState = view.judge(world)[0]
@@ -86,7 +86,7 @@ class Hub:
     def explain(self, service: ServiceName) -> Explanation | None:
         """Why the service is as it is, with the last words of the one to blame."""
         snapshot = view.take_snapshot(self._world, self._clock())
-        found = explain(snapshot, service, self._log_dir)
+        found = explain(snapshot, service, self._live.describe_log)
         if found is None:
             return None
         found = replace(found, history=changes_of(self._world, service))

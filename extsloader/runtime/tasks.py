@@ -1,7 +1,14 @@
 """Named tasks that somebody holds on to: asyncio itself keeps only weak references."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+
+
+async def repeat(work: Callable[[], None], pause: float) -> None:
+    """Do some work that raises nothing, for ever, with so many seconds between."""
+    while True:
+        work()
+        await asyncio.sleep(pause)
 
 
 class Tasks:

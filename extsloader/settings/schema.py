@@ -14,6 +14,7 @@ from extsloader.model.manifest import Profile
 from extsloader.model.settings import (
     Ceiling,
     Limits,
+    Logs,
     Paths,
     Pillar,
     Rollout,
@@ -157,6 +158,13 @@ class CeilingTable(_Table):
     profile: Annotated[Profile, Field(strict=False)] = Ceiling().profile
 
 
+class LogsTable(_Table):
+    """`[logs]`."""
+
+    to: Literal["auto", "files"] = "auto"
+    size: Annotated[int, BeforeValidator(read_size), Field(ge=16 << 10, lt=1 << 30)] = Logs().size
+
+
 class PillarTable(_Table):
     """`[pillar]`."""
 
@@ -184,4 +192,5 @@ class SettingsTable(_Table):
     limits: LimitsTable = LimitsTable()
     timeouts: TimeoutsTable = TimeoutsTable()
     ceiling: CeilingTable = CeilingTable()
+    logs: LogsTable = LogsTable()
     pillar: PillarTable = PillarTable()

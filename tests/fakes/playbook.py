@@ -54,8 +54,8 @@ class Agent:
                 agent=lambda: AgentStatus(version="0", pid=1, started=0.0),
                 usage=ports.cgroups.usage,
                 log=lambda service: (f"last word of {service}",),
+                describe_log=lambda service: f"/log/{service}.log",
             ),
-            "/log",
         )
         self.loop = Loop(world, self.now, self._execute, self.hub.publish, LOG)
         self.control = Control(self.loop.put)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from extsloader.model.settings import Logs
 from tests.fakes import strace
+from tests.fakes.memlogd import Memlogd
 from tests.fakes.real_agent import (
     HIERARCHIES,
     RealAgent,
@@ -23,6 +25,7 @@ from tests.fakes.real_images import make_image, service
 pytestmark = pytest.mark.root
 
 AT_ONCE = {"base": 0.1, "cap": 0.1, "jitter": 0.0}
+ONCE = AT_ONCE | {"limit": 1}
 TIRELESS = AT_ONCE | {"limit": 0}
 ANSWERS_WITHIN = 1.0  # seconds, invariant I8
 AGENTS = 8
@@ -138,7 +141,50 @@ def test_f45_a_service_that_floods_its_output_costs_the_agent_nothing(
     before = cpu_seconds(agent.pid)
     agent.until_ready()
     assert cpu_seconds(agent.pid) - before < 1
-    assert sum(p.stat().st_size for p in (agent.run / "log").iterdir()) < 16 << 20
+    assert sum(p.stat().st_size for p in (agent.run / "log").iterdir()) <= 3 * Logs().size
+
+
+def test_f45_what_a_service_writes_drives_no_terminal(
+    agent: RealAgent, stick: LoopDevice, key: Ed25519PrivateKey, tmp_path: Path
+) -> None:
+    rude = service("rude", r"printf '\033[2Jgone\r\n\302\2331m\n'; exit 1", restart=ONCE)
+    plug_in(stick, key, tmp_path, rude)
+    agent.until(lambda status: [found.state for found in status.services] == ["parked"])
+    assert agent.explain("rude").log[-2:] == (r"\x1b[2Jgone\r", r"\x9b1m")
+
+
+def test_f46_a_stopped_agent_holds_up_no_service_that_writes(
+    agent: RealAgent, stick: LoopDevice, key: Ed25519PrivateKey, tmp_path: Path
+) -> None:
+    loud = service("loud", "trap 'dd if=/dev/zero bs=1M count=4; exit 1' USR1; touch /ready; "
+                   "sleep 9999 & wait", restart=ONCE,
+                   readiness={"kind": "file", "path": "/ready"})  # fmt: skip
+    plug_in(stick, key, tmp_path, loud)
+    pid = pids(agent.until_ready())["loud"]
+    assert pid
+    os.kill(agent.pid, signal.SIGSTOP)
+    os.kill(pid, signal.SIGUSR1)
+    wait_for_end(pid)
+    os.kill(agent.pid, signal.SIGCONT)
+    agent.until(lambda status: find_service(status, "loud").restarts == 1)
+
+
+def test_f46_memlogd_reads_on_while_there_is_no_agent(
+    start_agent: StartAgent, stick: LoopDevice, key: Ed25519PrivateKey, tmp_path: Path
+) -> None:
+    agent = start_agent(stick.node)
+    with Memlogd.listening(agent.root / "run/linuxkit-external-logging.sock") as memlogd:
+        plug_in(stick, key, tmp_path, service("loud", "exec yes"))
+        before = pids(agent.until_ready())
+        with memlogd.take("loud.out") as stream:
+            agent.kill()
+            assert stream.read(1 << 20) == "y\n" * (1 << 19)  # many times what a pipe holds
+            agent.start()
+            assert pids(agent.until_ready()) == before
+            assert agent.stop() == 0
+            while stream.read(1 << 20):
+                pass
+    assert agent.leftovers() == []
 
 
 def test_f47_a_service_that_fills_its_own_layer_is_the_only_one_to_notice(

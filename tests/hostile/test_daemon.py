@@ -25,6 +25,7 @@ from extsloader.model.ids import Digest, ServiceName
 from extsloader.model.machine import Machine
 from extsloader.model.settings import Paths, Settings
 from extsloader.settings.check import check
+from extsloader.wiring import open_logs
 from tests.fakes import bundles
 from tests.fakes.real_agent import RealAgent, StartAgent, agents
 from tests.fakes.real_images import BUSYBOX, make_image, service
@@ -278,7 +279,7 @@ async def test_a_process_that_only_has_the_number_is_not_killed(
     """Even one that began at the same tick; of this boot it is taken for ours, as it would be."""
     zeta = ServiceName("zeta")
     settings = Settings(paths=Paths(run=f"{tmp_path}"))
-    runtime = OciRuntime(settings, Machine(arch="amd64"))
+    runtime = OciRuntime(settings, Machine(arch="amd64"), open_logs(settings))
     records = Records(tmp_path / "containers")
     records._boot = boot or records._boot
     directory = records.make(bundles.good())

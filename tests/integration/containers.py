@@ -19,6 +19,7 @@ from extsloader.model.ids import Digest, ServiceName
 from extsloader.model.manifest import Profile, Service
 from extsloader.model.plan import ContainerPlan
 from extsloader.model.settings import Ceiling, Paths, Settings
+from extsloader.wiring import open_logs
 
 BUSYBOX = Path("/bin/busybox")
 DIGEST = Digest("0123456789ab" + "0" * 52)
@@ -41,7 +42,7 @@ class Bench:
             cgroup=CGROUP,
             runtime="runc",
             ceiling=Ceiling(profile=Profile.TRUSTED),
-            paths=Paths(run=f"{directory}/run", state=f"{directory}/state"),
+            paths=Paths(run=f"{directory}/run", state=f"{directory}/state", pillar=f"{directory}"),
         )
         self.machine = read_machine(self.settings)
         Path(self.settings.paths.run).mkdir()
@@ -55,7 +56,7 @@ class Bench:
 
     def new_agent(self) -> OciRuntime:
         """An agent that knows nothing but what lies in the run directory."""
-        self.runtime = OciRuntime(self.settings, self.machine)
+        self.runtime = OciRuntime(self.settings, self.machine, open_logs(self.settings))
         self.runtime.start_watching(lambda *end: self.ends.put_nowait(end))
         return self.runtime
 
@@ -99,6 +100,10 @@ class Bench:
         """A pipe in the container on which a script can tell the test something."""
         return {"destination": "/said", "source": f"{self._fifo}", "options": ["bind"]}
 
+    def tell(self, line: str) -> None:
+        """Write into that pipe what a script reads from it."""
+        os.write(self._said, f"{line}\n".encode())
+
     async def said(self) -> str:
         async with asyncio.timeout(10):
             await readable(self._said)
@@ -114,6 +119,9 @@ class Bench:
     async def next_end(self) -> tuple[str, int, Cause]:
         async with asyncio.timeout(10):
             return await self.ends.get()
+
+    def has_log(self, name: str) -> bool:
+        return Path(self.settings.paths.logs, f"{name}.log").exists()
 
     def log(self, name: str) -> str:
         return Path(self.settings.paths.run, "log", f"{name}.log").read_text()

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,9 @@ from extsloader.model.ids import Digest, ServiceName
 from extsloader.model.manifest import ProbeKind, Readiness, Resources
 from extsloader.model.plan import ContainerPlan
 from extsloader.model.reasons import Code
+from extsloader.model.settings import Logs
+from extsloader.wiring import open_logs
+from tests.fakes.memlogd import Memlogd
 from tests.integration.containers import (
     CGROUP,
     DEV,
@@ -38,10 +41,11 @@ pytestmark = pytest.mark.root
 AGENT_THAT_DIES = """
 import asyncio, os, pickle, signal, sys
 from extsloader.adapters.oci import OciRuntime
+from extsloader.wiring import open_logs
 
 async def main():
     settings, machine, plan = pickle.load(sys.stdin.buffer)
-    runtime = OciRuntime(settings, machine)
+    runtime = OciRuntime(settings, machine, open_logs(settings))
     await runtime.create(plan)
     await runtime.start(plan.service)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -55,6 +59,13 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     bench = Bench(tmp_path)
     yield bench
     await bench.sweep()
+
+
+@pytest.fixture
+def memlogd(bench: Bench) -> Iterator[Memlogd]:
+    """It is there before the service is."""
+    with Memlogd.listening(Path(bench.settings.paths.memlogd)) as memlogd:
+        yield memlogd
 
 
 @pytest.mark.parametrize("code", [0, 7])
@@ -233,7 +244,7 @@ async def test_what_ended_while_no_agent_was_there_is_known_and_created_anew(
 
 async def test_an_end_before_watching_is_reported_once(bench: Bench) -> None:
     bench.runtime.close()
-    bench.runtime = OciRuntime(bench.settings, bench.machine)
+    bench.runtime = OciRuntime(bench.settings, bench.machine, open_logs(bench.settings))
     plan = bench.plan(bench.add_bundle("zeta", "exit 6"))
     pid, _ = await bench.runtime.create(plan)
     await bench.runtime.start(plan.service)
@@ -279,7 +290,7 @@ async def test_the_nice_value_is_set_before_the_start(bench: Bench) -> None:
 async def test_the_log_of_a_chatty_service_is_bounded(bench: Bench) -> None:
     await bench.run("zeta", "yes 0123456789012345678901234567890123456789 | head -c 3000000")
     await bench.next_end()
-    assert 0 < len(bench.log("zeta")) <= 1 << 20
+    assert 0 < len(bench.log("zeta")) <= bench.settings.logs.size
 
 
 async def test_readiness_is_found_out_in_the_container(bench: Bench) -> None:
@@ -329,5 +340,72 @@ async def test_four_services_are_created_side_by_side(bench: Bench) -> None:
 
 async def test_a_missing_program_of_ours_comes_with_advice(bench: Bench) -> None:
     with pytest.raises(MachineError) as caught:
-        OciRuntime(replace(bench.settings, runtime="no-such-runtime"), bench.machine)
+        OciRuntime(
+            replace(bench.settings, runtime="no-such-runtime"),
+            bench.machine,
+            open_logs(bench.settings),
+        )
     assert caught.value.problem.hint == "apt install no-such-runtime"
+
+
+async def test_lines_reach_memlogd_from_the_service_itself(bench: Bench, memlogd: Memlogd) -> None:
+    await bench.run("zeta", "echo out; echo err >&2; echo again > /dev/stdout; exit 7")
+    assert (await bench.next_end())[2] == Cause(CauseKind.CODE, 7)
+    assert (memlogd.read("zeta.out"), memlogd.read("zeta")) == ("out\nagain\n", "err\n")
+    assert not bench.has_log("zeta")
+
+
+async def test_lines_reach_memlogd_without_the_agent(bench: Bench, memlogd: Memlogd) -> None:
+    script = "read line < /said; echo $line; exec sleep 1000"
+    plan = await bench.run("zeta", script, mounts=[PROC, DEV, bench.bind_said()])
+    bench.runtime.close()
+    bench.tell("still here")
+    with memlogd.take("zeta.out") as stream:
+        assert stream.readline() == "still here\n"
+        _, running = await bench.new_agent().create(plan)  # adopted
+        assert running
+        bench.runtime.signal(plan.service, "SIGKILL")
+        await bench.next_end()
+        assert stream.read() == ""  # nobody holds the other end any more
+
+
+async def test_a_service_that_cannot_be_made_tells_us_why_not_memlogd(
+    bench: Bench, memlogd: Memlogd
+) -> None:
+    plan = bench.plan(bench.add_bundle("zeta", "exit 0"))
+    broken = replace(plan, spec=plan.spec.replace("/bin/sh", "/bin/nope"))
+    with pytest.raises(MachineError, match=r"/bin/nope.*no such file"):
+        await bench.runtime.create(broken)
+    assert memlogd.read("zeta.out") == ""
+
+
+async def test_crashes_do_not_make_the_log_longer(bench: Bench) -> None:
+    """conmon counts from zero in each life."""
+    small = replace(bench.settings, logs=Logs(size=16 << 10))
+    bench.runtime.close()
+    bench.settings = small
+    plan = bench.plan(bench.add_bundle("zeta", "yes a-few-words | head -n 100"))
+    for _ in range(8):
+        await bench.new_agent().create(plan)
+        await bench.runtime.start(plan.service)
+        await bench.next_end()
+        bench.runtime.close()
+        assert len(bench.log("zeta")) <= small.logs.size
+
+
+@pytest.fixture
+def small_disk(bench: Bench) -> Iterator[Path]:
+    """16 KiB below the logs."""
+    logs = Path(bench.settings.paths.logs)
+    logs.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "extst-logs", logs], check=True)
+    yield logs
+    subprocess.run(["umount", "--lazy", logs], check=True)
+
+
+@pytest.mark.usefixtures("small_disk")
+async def test_f28_a_full_disk_of_logs_costs_lines_and_no_service(bench: Bench) -> None:
+    script = "yes 0123456789 | head -n 20000; echo > /said; exec sleep 1000"
+    await bench.run("zeta", script, mounts=[PROC, DEV, bench.bind_said()])
+    await bench.said()
+    assert len(bench.log("zeta")) == 16 << 10

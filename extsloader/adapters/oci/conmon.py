@@ -13,9 +13,6 @@ from extsloader.model.events import Cause, CauseKind
 SYNC_PIPE = 3
 """Descriptor on which conmon tells the container's pid, or why there is none."""
 
-LOG_SIZE = 1 << 20
-"""Bytes of output that are kept for one service; conmon starts the file anew after that."""
-
 MAX_REASON = 500  # characters
 
 _SIGNALLED = 128  # a shell's convention, which conmon follows for signals
@@ -24,13 +21,14 @@ _COMPLAINT = re.compile(r'level=(?:error|fatal) msg="((?:[^"\\]|\\.)*)"')
 
 
 def command_line(
-    conmon: str, runtime: tuple[str, ...], container: str, directory: Path, log: Path
+    conmon: str, runtime: tuple[str, ...], container: str, directory: Path, log: tuple[str, ...]
 ) -> tuple[str, ...]:
     """Arguments that make conmon create the container whose config.json is in `directory`.
 
     `--sync` keeps conmon our direct child, so that it can be killed by descriptor and cannot die
     unseen. `--full-attach` does without a socket directory outside of `directory`. It works in
-    `directory`, because it writes a file `oom` into its working directory.
+    `directory`, because it writes a file `oom` into its working directory. `log` says what becomes
+    of the container's output.
     """
     program, *arguments = runtime
     return (
@@ -41,9 +39,23 @@ def command_line(
         *(f"--runtime-arg={argument}" for argument in arguments),
         *("--bundle", f"{directory}", "--persist-dir", f"{directory}"),
         *("--exit-dir", f"{directory}/exits", "--container-pidfile", f"{directory}/pid"),
-        *("--log-path", f"k8s-file:{log}", "--log-size-max", f"{LOG_SIZE}"),
         *("--log-level", "error"),
+        *log,
     )
+
+
+def log_to_file(path: str, size: int) -> tuple[str, ...]:
+    """Options that write the output into a file, which is started anew after `size` bytes."""
+    return "--log-path", f"k8s-file:{path}", "--log-size-max", f"{size}"
+
+
+def log_to_streams(complaints: Path) -> tuple[str, ...]:
+    """Options that give the container conmon's own output.
+
+    The runtime's complaints would go there, too, so they get a file of their own.
+    """
+    log = ("--runtime-arg=--log", f"--runtime-arg={complaints}")
+    return "--log-path", "passthrough:", *log
 
 
 def read_pid(answer: bytes, errors: str) -> int:

@@ -19,6 +19,8 @@ from extsloader.adapters.oci.processes import (
     reap,
     spawn,
 )
+from extsloader.model.ids import ServiceName
+from extsloader.ports.machine import LogPort
 
 MAX_ANSWER = 64 << 10
 
@@ -47,13 +49,24 @@ class Launch:
         return conmon.read_pid(answer, read_text(self.errors))
 
 
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """What becomes a container's output; `complaints` are the runtime's own, in a file."""
+
+    output: int
+    errors: int
+    complaints: int
+
+
 @contextmanager
-def launched(argv: Sequence[str]) -> Iterator[Launch]:
+def launched(argv: Sequence[str], streams: Streams | None = None) -> Iterator[Launch]:
     """A conmon that is killed, and what it started with it, if the block fails. Raises OSError."""
-    with memory_file() as output, memory_file() as errors, _sync_pipe() as (reader, writer):
+    with memory_file() as output, memory_file() as own, _pipe() as (reader, writer):
         environment = {**ENVIRONMENT, "_OCI_SYNCPIPE": f"{conmon.SYNC_PIPE}"}
+        outputs = (streams.output, streams.errors) if streams else (output, own)
+        errors = streams.complaints if streams else own
         with closing_descriptor(writer):
-            pid, pidfd = spawn(argv, environment, output, errors, writer)
+            pid, pidfd = spawn(argv, environment, *outputs, writer)
         try:
             yield Launch(_identify_child(pid, errors), reader, errors)
         except BaseException:
@@ -64,7 +77,27 @@ def launched(argv: Sequence[str]) -> Iterator[Launch]:
 
 
 @contextmanager
-def _sync_pipe() -> Iterator[tuple[int, int]]:
+def passed_on(logs: LogPort, service: ServiceName, complaints: Path) -> Iterator[Streams | None]:
+    """Streams that somebody else reads, without us; None where nobody does. Raises OSError."""
+    with (
+        _pipe() as (output, to_output),
+        closing_descriptor(to_output),
+        _pipe() as (
+            errors,
+            to_errors,
+        ),
+        closing_descriptor(to_errors),
+    ):
+        if not logs.pass_on(service, output, errors):
+            yield None
+            return
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        with closing_descriptor(opened := os.open(complaints, flags, 0o600)):
+            yield Streams(to_output, to_errors, opened)
+
+
+@contextmanager
+def _pipe() -> Iterator[tuple[int, int]]:
     """Both ends of a pipe; the reader is closed in the end, the writer is the caller's."""
     reader, writer = os.pipe()
     with closing_descriptor(reader):

@@ -12,7 +12,13 @@ from itertools import count
 from pathlib import Path
 
 from extsloader.adapters.oci import conmon
-from extsloader.adapters.oci.launch import closing_descriptor, launched, set_nice
+from extsloader.adapters.oci.launch import (
+    Launch,
+    closing_descriptor,
+    launched,
+    passed_on,
+    set_nice,
+)
 from extsloader.adapters.oci.processes import (
     PATH,
     Ended,
@@ -33,6 +39,7 @@ from extsloader.model.machine import Machine
 from extsloader.model.plan import ContainerPlan
 from extsloader.model.reasons import Code
 from extsloader.model.settings import Settings
+from extsloader.ports.machine import LogPort
 
 OnExit = Callable[[ServiceName, int, Cause], None]
 
@@ -61,7 +68,7 @@ Earlier = tuple[Path, Record]
 class OciRuntime:
     """Containers below the run directory; the next agent finds them there again."""
 
-    def __init__(self, settings: Settings, machine: Machine) -> None:
+    def __init__(self, settings: Settings, machine: Machine, logs: LogPort) -> None:
         """Raises MachineError(E_RUNTIME) where a program is not installed."""
         keep_descriptors()
         run_directory = Path(settings.paths.run)
@@ -70,7 +77,7 @@ class OciRuntime:
         program = _find_program(_choose_runtime(settings, machine))
         self._command = (program, "--root", f"{self._root}")
         self._deadline = settings.timeouts.runtime
-        self._logs = Path(settings.paths.logs)
+        self._logs = logs
         self._records = Records(run_directory / "containers")
         self._watched: dict[ServiceName, Watched] = {}
         self._on_exit: OnExit | None = None
@@ -176,12 +183,8 @@ class OciRuntime:
 
     async def _create(self, plan: ContainerPlan) -> Watched:
         with _stage(f"create container {plan.service}", self._deadline):
-            self._logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-            log = self._logs / f"{plan.service}.log"
             directory = self._records.make(plan)
-            # The name is unique in the runtime's root directory, which is ours.
-            argv = conmon.command_line(self._conmon, self._command, plan.service, directory, log)
-            with launched(argv) as launch:
+            with self._launched(plan.service, directory) as launch:
                 self._records.save(directory, plan.digest, launch.identity, None)
                 pid = await launch.hear_pid(self._deadline)
                 container = identify(pid)
@@ -191,6 +194,19 @@ class OciRuntime:
                     if watched := _open(plan.service, directory, saved):
                         return watched
                 raise ValueError("its first process has ended already")
+
+    @contextmanager
+    def _launched(self, service: ServiceName, directory: Path) -> Iterator[Launch]:
+        complaints = directory / "complaints"
+        with passed_on(self._logs, service, complaints) as streams:
+            if streams:
+                log = conmon.log_to_streams(complaints)
+            else:
+                log = conmon.log_to_file(*self._logs.make_room(service))
+            # The name is unique in the runtime's root directory, which is ours.
+            argv = conmon.command_line(self._conmon, self._command, service, directory, log)
+            with launched(argv, streams) as launch:
+                yield launch
 
     async def _end(self, directory: Path) -> None:
         """Kill what a record names: the container, which ends conmon, else conmon itself."""

@@ -13,7 +13,7 @@ def status(name: str, state: str, **fields: object) -> ServiceStatus:
 
 
 def ask(name: str, *services: ServiceStatus) -> Explanation:
-    found = explain(StatusSnapshot(services=services), ServiceName(name), "/log")
+    found = explain(StatusSnapshot(services=services), ServiceName(name), "/log/{}.log".format)
     assert found is not None
     return found
 
@@ -26,7 +26,7 @@ DASHBOARD = status("dashboard", "blocked", reason="waits for telemetry", waiting
 
 
 def test_nobody_knows_a_service_that_is_not_there() -> None:
-    assert explain(StatusSnapshot(), ServiceName("ghost"), "/log") is None
+    assert explain(StatusSnapshot(), ServiceName("ghost"), "/log/{}.log".format) is None
 
 
 def test_a_symptom_is_followed_to_its_root() -> None:
@@ -41,7 +41,7 @@ def test_a_symptom_is_followed_to_its_root() -> None:
         "broker was restarted 3 times; it last ended with exit code 7",
         "its log is /log/broker.log",
     )
-    assert found.next_step == "read /log/broker.log"
+    assert found.next_step == "read its log: /log/broker.log"
 
 
 def test_a_service_that_is_its_own_cause_speaks_for_itself() -> None:
@@ -106,10 +106,12 @@ def test_a_damaged_image_is_a_cause_that_lies_below_its_services() -> None:
     )
     bad = Problem(Code.VERITY, "cannot trust image d: a block is damaged", "look at the disk")
     snapshot = StatusSnapshot(image=image, services=(BROKER,), problems=(bad,))
-    found = explain(snapshot, BROKER.name, "/log")
+    found = explain(snapshot, BROKER.name, "/log/{}.log".format)
     assert found is not None
     assert found.steps[-1] == bad.message
     assert found.next_step == bad.hint
-    whole = explain(replace(snapshot, image=replace(image, phase="mounted")), BROKER.name, "/log")
+    whole = explain(
+        replace(snapshot, image=replace(image, phase="mounted")), BROKER.name, "/log/{}.log".format
+    )
     assert whole is not None
     assert bad.message not in whole.steps

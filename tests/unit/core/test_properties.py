@@ -290,7 +290,7 @@ class Life(RuleBasedStateMachine):
         snapshot = view.take_snapshot(self.life.world, builders.moment(self.life.now))
         assert snapshot.reason
         for name in self.life.world.services:
-            explanation = explain.explain(snapshot, name, "/log")
+            explanation = explain.explain(snapshot, name, "/log/{}.log".format)
             assert explanation is not None
             assert explanation.next_step
 

@@ -26,8 +26,8 @@ def open_hub(world: World | None = None, clock: Clock | None = None) -> Hub:
             agent=lambda: AgentStatus(version="1", pid=7, started=0.0),
             usage=lambda name: Usage(pids=len(name)),
             log=lambda name: (f"last word of {name}",),
+            describe_log=lambda name: f"/log/{name}.log",
         ),
-        "/log",
     )
 
 

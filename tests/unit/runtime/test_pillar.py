@@ -23,6 +23,7 @@ LIVE = Live(
     agent=lambda: AgentStatus(version="0", pid=1, started=0.0),
     usage=lambda _service: Usage(),
     log=lambda _service: (),
+    describe_log=lambda _service: "",
 )
 
 
@@ -31,7 +32,7 @@ def says(ear: Ear, state: int) -> bool:
 
 
 async def test_ten_thousand_changes_of_the_status(run: Path) -> None:
-    hub = Hub(builders.world(), builders.moment, LIVE, "/log")
+    hub = Hub(builders.world(), builders.moment, LIVE)
     ports = PillarPorts(
         publisher=Publisher(topic(run)),
         subscriber=Subscriber(topic(run, "zedagent", "ConfigItemValueMap")),

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from extsloader.adapters.oci.conmon import command_line, find_reason, read_cause, read_pid
+from extsloader.adapters.oci.conmon import (
+    command_line,
+    find_reason,
+    log_to_file,
+    read_cause,
+    read_pid,
+)
 from extsloader.model.events import Cause, CauseKind
 
 RUNC_REFUSES = (
@@ -73,9 +79,9 @@ def test_the_cause_of_an_end(tmp_path: Path, written: str | None, oom: bool, cau
 
 
 def test_the_command_line_bounds_the_log_and_stays_our_child() -> None:
-    line = command_line(
-        "/usr/bin/conmon", ("/usr/sbin/runc", "--root", "/r"), "zeta", Path("/d"), Path("/l")
-    )
+    runtime = ("/usr/sbin/runc", "--root", "/r")
+    log = log_to_file("/l", 1 << 20)
+    line = command_line("/usr/bin/conmon", runtime, "zeta", Path("/d"), log)
     pairs = list(pairwise(line))
     assert line[:3] == ("/usr/bin/env", "--chdir=/d", "/usr/bin/conmon")
     assert "--sync" in line
