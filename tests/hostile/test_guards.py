@@ -420,7 +420,7 @@ PACKAGES = {"envelope": "image", "signing": "image", "trailer": "image", "floor"
 
 ELSEWHERE = {
     "store.copy": "test_h097_hashing_first_and_copying_then_is_fooled",
-    "identity._check_disk": "test_another_medium_under_the_same_name_is_gone",
+    "identity._check_disk": "test_a_partition_and_its_disk_have_one_number",
     "medium._share": "test_a_medium_that_is_being_written_is_busy",
     "superblock": "test_without_the_guards_such_a_superblock_is_handed_to_the_kernel",
     "confinement": "test_each_layer_stops_what_no_other_does",

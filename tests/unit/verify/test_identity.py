@@ -2,9 +2,12 @@
 
 import errno
 import os
+import stat
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +15,8 @@ from extsloader.model.errors import ImageRefusedError
 from extsloader.model.ids import SourceId
 from extsloader.model.reasons import Code
 from extsloader.model.source import Source, SourceKind, device_generation, file_generation
-from extsloader.verify.identity import check_source, open_source, refusal
+from extsloader.verify import identity
+from extsloader.verify.identity import check_source, open_disk, open_source, refusal
 
 
 @pytest.fixture
@@ -33,8 +37,7 @@ def opened(path: Path) -> Iterator[tuple[int, Source]]:
 def source_of(path: Path) -> Source:
     status = path.lstat()
     generation = file_generation(status.st_ino, status.st_size, status.st_ctime_ns)
-    identity = SourceId(str(path), generation)
-    return Source(id=identity, kind=SourceKind.FILE, size=status.st_size)
+    return Source(id=SourceId(str(path), generation), kind=SourceKind.FILE, size=status.st_size)
 
 
 def refused(source: Source) -> Code:
@@ -129,3 +132,85 @@ def test_generations_are_told_apart() -> None:
     assert device_generation("7", 2, "8:1") == "7.2"
     assert device_generation("", 2, "8:1") == "8:1"
     assert file_generation(1, 2, 3) == "1-2-3"
+
+
+def pretend_block_device(path: Path, monkeypatch: pytest.MonkeyPatch, diskseq: int) -> None:
+    """The file is 8:17 of 4 KiB; a negative `diskseq` is the kernel's error for the question."""
+    file, honest = path.stat(), os.fstat
+    device = SimpleNamespace(st_mode=stat.S_IFBLK, st_rdev=os.makedev(8, 17))
+
+    def fstat(descriptor: int) -> object:
+        found = honest(descriptor)
+        return device if found.st_ino == file.st_ino else found
+
+    def ioctl(_descriptor: int, request: int, _buffer: bytes) -> bytes:
+        assert request in (identity.BLKGETDISKSEQ, identity.BLKGETSIZE64)
+        if request == identity.BLKGETDISKSEQ and diskseq < 0:
+            raise OSError(-diskseq, os.strerror(-diskseq))
+        return struct.pack("=Q", diskseq if request == identity.BLKGETDISKSEQ else 4096)
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    monkeypatch.setattr("fcntl.ioctl", ioctl)
+
+
+def partition_of(path: Path, generation: str) -> Source:
+    return Source(
+        id=SourceId(str(path), generation),
+        kind=SourceKind.DEVICE,
+        size=4096,
+        devno="8:17",
+        disk=str(path),
+        partition=1,
+    )
+
+
+def test_a_partition_and_its_disk_have_one_number(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_block_device(path, monkeypatch, diskseq=7)
+    seen = partition_of(path, "7.1")
+    for opening in (open_source, open_disk):
+        os.close(opening(seen))
+        with pytest.raises(ImageRefusedError) as caught:
+            opening(partition_of(path, "6.1"))
+        assert caught.value.problem.code is Code.GONE
+    with pytest.raises(ImageRefusedError, match=r"got 7\.1 of 4096 bytes at 8:17"):
+        open_source(partition_of(path, "6.1"))
+    with pytest.raises(ImageRefusedError, match=r"got 7$"):
+        open_disk(partition_of(path, "6.1"))
+
+
+@pytest.mark.parametrize("answer", [errno.ENOTTY, errno.EINVAL])
+def test_an_old_kernel_has_no_number_but_a_place(
+    path: Path, monkeypatch: pytest.MonkeyPatch, answer: int
+) -> None:
+    pretend_block_device(path, monkeypatch, diskseq=-answer)
+    os.close(open_source(partition_of(path, "8:17")))
+    os.close(open_disk(partition_of(path, "8:17")))
+
+
+def test_a_device_that_does_not_answer_is_not_taken_for_an_old_kernel(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_block_device(path, monkeypatch, diskseq=-errno.EIO)
+    assert refused(partition_of(path, "8:17")) is Code.IO
+
+
+def test_a_disk_that_became_a_file_is_gone(path: Path) -> None:
+    with pytest.raises(ImageRefusedError, match="got no disk") as caught:
+        open_disk(partition_of(path, "7.1"))
+    assert caught.value.problem.code is Code.GONE
+
+
+def test_a_fifo_is_no_file_even_if_it_was_there_before(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    assert refused(source_of(fifo)) is Code.GONE
+
+
+def test_what_cannot_be_asked_is_an_error(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.close(descriptor)
+    with pytest.raises(ImageRefusedError, match="bad file descriptor") as caught:
+        check_source(descriptor, source_of(path))
+    assert caught.value.problem.code is Code.IO
