@@ -91,7 +91,8 @@ def run(settings: Settings, checking: Process, load: Callable[[], Settings]) -> 
     journal = open_journal(settings.log_format)
     logging.getLogger().addHandler(LibraryLog(journal))
     try:
-        world = asyncio.run(serve(settings, journal, take_notifier(os.environ), checking, load))
+        serving = serve(settings, journal, take_notifier(os.environ), checking, load)
+        world, left = asyncio.run(serving)
     except MachineError as error:
         problem = error.problem
         journal.log.critical(
@@ -100,9 +101,9 @@ def run(settings: Settings, checking: Process, load: Callable[[], Settings]) -> 
         return 1
     if world.handing_over:
         return HANDED_OVER
-    for problem in world.leftovers:
+    for problem in left:
         journal.log.error("left behind", code=problem.code, reason=problem.message)
-    return 1 if world.leftovers else 0
+    return 1 if left else 0
 
 
 async def serve(
@@ -111,8 +112,11 @@ async def serve(
     notifier: Notifier,
     checking: Process,
     load: Callable[[], Settings],
-) -> World:
-    """Run until asked to stop; returns the last world. Raises MachineError if it cannot start."""
+) -> tuple[World, list[Problem]]:
+    """Run until asked to stop; the last world and what stays of it on the machine.
+
+    Raises MachineError if it cannot start.
+    """
     async with AsyncExitStack() as stack:
         stack.callback(os.close, take_lock(settings.paths.run))
         link = open_pillar(settings, journal)
@@ -144,8 +148,8 @@ async def serve(
         )
         if begun.previous:
             journal.log.info("the run before", reason=begun.previous.message)
-        world = await _run(Agent(begun, ports, threads, journal, notifier), link, stack)
-    return replace(world, leftovers=(*world.leftovers, *left))
+        world = await _run(Agent(begun, ports, threads, journal, notifier), link, stack, left)
+    return world, left
 
 
 def build_ports(
@@ -334,7 +338,9 @@ class Agent:
             self.notifier.say(f"{change.new}: {change.reason}")
 
 
-async def _run(agent: Agent, link: PillarLink | None, stack: AsyncExitStack) -> World:
+async def _run(
+    agent: Agent, link: PillarLink | None, stack: AsyncExitStack, left: list[Problem]
+) -> World:
     await agent.socket.start()
     stack.push_async_callback(agent.socket.close)
     stack.push_async_callback(agent.tasks.close)
@@ -358,13 +364,12 @@ async def _run(agent: Agent, link: PillarLink | None, stack: AsyncExitStack) -> 
         agent.join(link)
     agent.notifier.ready()
     world = await agent.loop.run()
-    left = list(world.leftovers)
-    if not world.handing_over:
+    if not world.handing_over:  # what could not be undone earlier gets its last chance
         left += await agent.executor.clear()
     ending = Ending.HANDED_OVER if world.handing_over else Ending.STOPPED
     if problem := await _save(agent.executor, replace(collect(world), ended=ending)):
         left.append(problem)
-    return replace(world, leftovers=tuple(left))
+    return world
 
 
 async def _save(executor: Executor, history: History) -> Problem | None:

@@ -68,7 +68,7 @@ def take_unmounted(world: World, digest: Digest, problem: Problem | None) -> Ste
     images = put(world.images, digest, stored)
     if stored.damage:  # its order to unmount has dropped it
         del images[digest]
-    return Step(replace(leave(world, problem), images=images, services={}, active=None))
+    return Step(replace(leave(world, digest, problem), images=images, services={}, active=None))
 
 
 def check(world: World) -> Step:

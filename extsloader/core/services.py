@@ -314,7 +314,7 @@ def _removed(world: World, state: ServiceState, problem: Problem | None, moment:
     if state.phase is not ServicePhase.REMOVING:
         raise IllegalTransitionError(f"{state.spec.name} is {state.phase} and cannot be removed")
     removed = _enter(state, state.after_removal, moment)
-    left = leave(store(world, removed), problem)
+    left = leave(store(world, removed), state.spec.name, problem)
     if removed.phase is not ServicePhase.BACKING_OFF:
         return Step(left)
     pause = max(0.0, state.retry_at - moment.now)

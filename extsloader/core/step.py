@@ -40,11 +40,12 @@ def put(mapping: Mapping[Key, Value], key: Key, value: Value) -> dict[Key, Value
     return {**mapping, key: value}
 
 
-def leave(world: World, problem: Problem | None) -> World:
-    """Remember what could not be undone."""
-    if problem is None or problem in world.leftovers:
+def leave(world: World, subject: str, problem: Problem | None) -> World:
+    """Remember that something of a subject could not be undone, or forget it: now it was."""
+    if world.leftovers.get(subject) == problem:
         return world
-    return replace(world, leftovers=(*world.leftovers, problem)[-REMEMBERED:])
+    others = {name: left for name, left in world.leftovers.items() if name != subject}
+    return replace(world, leftovers=others if problem is None else put(others, subject, problem))
 
 
 def note(world: World, problem: Problem) -> World:

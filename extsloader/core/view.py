@@ -62,7 +62,7 @@ def take_snapshot(world: World, moment: Moment) -> StatusSnapshot:
         candidates=tuple(_show_candidate(world, c) for c in world.candidates.values()),
         floors=memory.floors(world),
         flags=memory.find_flags(world, moment),
-        problems=(*_damages(world), *_standing(world), *world.leftovers, *world.problems),
+        problems=(*_damages(world), *_standing(world), *world.leftovers.values(), *world.problems),
         previous_run=world.previous,
     )
 

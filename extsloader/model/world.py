@@ -175,5 +175,5 @@ class World:
     stopping: bool = False
     handing_over: bool = False  # ends, and leaves services and mounts to its successor
     finished: bool = False
-    leftovers: tuple[Problem, ...] = ()  # what could not be undone
+    leftovers: Mapping[str, Problem] = field(default_factory=dict)  # of what, not undone yet
     problems: tuple[Problem, ...] = ()  # what else went wrong and belongs to no subject

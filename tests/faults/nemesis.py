@@ -246,7 +246,7 @@ def _unconverged(entries: list[Entry]) -> Iterator[str]:
 def _left(entries: list[Entry]) -> Iterator[str]:
     """I2, I3, I6."""
     for entry in entries:
-        if entry.get("left") or entry.get("found"):
+        if entry.get("left") or entry.get("found") or entry.get("code"):
             yield f"I2, I3, I6: {entry}"
 
 

@@ -252,6 +252,8 @@ async def test_http_1_0_clients_are_served(place: Place) -> None:
     assert b'"state":"ready"' in await client.reader.read()
 
 
+# A busy machine may take longer to connect 32 clients than one of the others' deadlines.
+@pytest.mark.parametrize("bounds", [Bounds()], ids=["patient"])
 async def test_the_33rd_client_hears_that_it_is_busy(place: Place) -> None:
     clients = [await place.client() for _ in range(32)]
     for client in clients:
@@ -259,8 +261,8 @@ async def test_the_33rd_client_hears_that_it_is_busy(place: Place) -> None:
     one_more = await place.client()
     assert b"E_BUSY" in await _read_until_closed(one_more)
     clients[0].writer.close()
-    await place.status.wait_for_waiters(31)
-    assert (await place.get("/v1/healthz"))[0] == 200
+    while (await place.get("/v1/healthz"))[0] != 200:  # until the server has seen it leave
+        pass
 
 
 async def _read_until_closed(client: Client) -> bytes:

@@ -177,7 +177,7 @@ def test_after_an_unmount_no_service_is_known(problem: Problem | None) -> None:
     step = images.take_unmounted(replace(world, images={digest: image}), digest, problem)
     assert not step.world.services
     assert step.world.images[digest].phase is ImagePhase.STORED
-    assert step.world.leftovers == ((problem,) if problem else ())
+    assert step.world.leftovers == ({digest: problem} if problem else {})
 
 
 def test_reports_about_images_that_do_not_move_are_our_bug() -> None:

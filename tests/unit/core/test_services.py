@@ -377,16 +377,15 @@ def test_a_service_that_cannot_be_created_is_removed_and_tried_again() -> None:
     assert worlds.kinds(step)[-1] == "RemoveService"
 
 
-def test_what_a_removal_leaves_behind_is_remembered_once() -> None:
+def test_what_a_removal_leaves_behind_is_remembered_until_one_succeeds() -> None:
     left = Problem(Code.MOUNT, "cannot unmount it: busy")
-    world = replace(one(P.REMOVING, after_removal=P.PARKED), leftovers=(left,))
+    world = one(P.REMOVING, after_removal=P.PARKED)
     step = services.take(world, ev.ServiceRemoved(A, RUN, left), builders.moment())
-    assert step.world.leftovers == (left,)
+    assert step.world.leftovers == {A: left}
     assert not step.effects
-    first = services.take(
-        replace(world, leftovers=()), ev.ServiceRemoved(A, RUN, left), builders.moment()
-    )
-    assert first.world.leftovers == (left,)
+    again = replace(world, leftovers=step.world.leftovers)
+    undone = services.take(again, ev.ServiceRemoved(A, RUN, None), builders.moment())
+    assert not undone.world.leftovers
 
 
 def test_a_removal_for_good_takes_the_mounts_too() -> None:

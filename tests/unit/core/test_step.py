@@ -27,22 +27,23 @@ def test_putting_leaves_the_old_mapping_alone() -> None:
     assert old == {"a": 1, "b": 2}
 
 
-def test_what_is_left_behind_is_remembered_once() -> None:
-    world = leave(builders.world(), BUSY)
-    assert world.leftovers == (BUSY,)
-    assert leave(world, BUSY) is world
-    assert leave(world, None) is world
+def test_what_is_left_behind_is_remembered_until_it_is_undone() -> None:
+    world = leave(builders.world(), "a", BUSY)
+    assert world.leftovers == {"a": BUSY}
+    assert leave(world, "a", BUSY) is world
+    assert leave(world, "b", None) is world
+    assert not leave(world, "a", None).leftovers
 
 
 def test_a_problem_of_nobody_is_remembered_once_and_is_no_leftover() -> None:
     world = note(builders.world(), BUSY)
-    assert (world.problems, world.leftovers) == ((BUSY,), ())
+    assert (world.problems, world.leftovers) == ((BUSY,), {})
     assert note(world, BUSY) is world
 
 
 def test_only_the_last_ones_are_remembered() -> None:
     world = builders.world()
     for pid in range(1000):
-        world = leave(world, Problem(Code.BUSY, f"cannot remove the group: process {pid} is in it"))
-    assert len(world.leftovers) == REMEMBERED
-    assert "process 999 " in world.leftovers[-1].message
+        world = note(world, Problem(Code.BUSY, f"cannot remove the group: process {pid} is in it"))
+    assert len(world.problems) == REMEMBERED
+    assert "process 999 " in world.problems[-1].message
