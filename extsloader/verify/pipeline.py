@@ -5,12 +5,13 @@ Each step may refuse, and none looks at more bytes than the steps before it have
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from extsloader.image.trailer import MAX_ENVELOPE, SIDECAR_SUFFIX, find_end, read_trailer
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.helper import Request
-from extsloader.model.manifest import ImageSpec, StoredImage
+from extsloader.model.manifest import ImageSpec, Manifest, StoredImage
 from extsloader.model.reasons import Code
 from extsloader.model.source import Source, SourceKind
 from extsloader.verify.carrier import find_image
@@ -41,7 +42,7 @@ def verify(request: Request, progress: Progress) -> tuple[StoredImage, int]:
         if request.source.kind is SourceKind.STORED:
             path, descriptor = check_stored(medium, image, progress)
         else:
-            path, descriptor = bring_in(medium, image, envelope, request, progress)
+            path, descriptor = bring_in(medium, vouched.manifest, envelope, request, progress)
     if vouched.pinned:
         _check_pinned(descriptor, image)
     return replace(vouched, path=path), descriptor
@@ -101,16 +102,35 @@ def check_size(image: ImageSpec, available: int) -> None:
 
 
 def bring_in(
-    medium: Medium, image: ImageSpec, envelope: bytes, request: Request, progress: Progress
+    medium: Medium, manifest: Manifest, envelope: bytes, request: Request, progress: Progress
 ) -> tuple[str, int]:
     """Copy the image into the store unless it is there; path and descriptor of the stored file."""
+    image = manifest.image
     with open_store(request.store) as store:
-        descriptor = store.find(image, envelope, progress)
+        outranks = partial(_outranks, manifest=manifest, request=request)
+        descriptor = store.find(image, envelope, progress, outranks)
         if descriptor is None:
             store.check_room(image, request.reserve)
             pace = Pace(request.min_rate)
             descriptor = store.keep(medium, image, envelope, pace, progress)
     return f"{request.store}/{image_name(image.digest)}", descriptor
+
+
+def _outranks(stored: bytes, manifest: Manifest, request: Request) -> bool:
+    """Whether the store has the same bytes signed for a higher sequence, by keys that count.
+
+    That sequence may be the floor by now, which this request cannot know yet: bytes that are
+    signed back would be refused at the next boot, and with them the services.
+    """
+    from extsloader.verify.trust import accept  # noqa: PLC0415 - as in _vouch
+
+    source = replace(request.source, kind=SourceKind.STORED)
+    try:
+        kept = accept(stored, replace(request, source=source)).manifest
+    except ImageRefusedError:
+        return False
+    same = (kept.name, kept.image.digest) == (manifest.name, manifest.image.digest)
+    return same and kept.sequence > manifest.sequence
 
 
 def check_stored(medium: Medium, image: ImageSpec, progress: Progress) -> tuple[str, int]:

@@ -5,6 +5,7 @@ second time would give a hostile one the chance to answer differently.
 """
 
 import errno
+import fcntl
 import hmac
 import os
 import time
@@ -68,10 +69,17 @@ class Store:
         self.path = path
         self._descriptor = descriptor
 
-    def find(self, image: ImageSpec, envelope: bytes, progress: Progress) -> int | None:
+    def find(
+        self,
+        image: ImageSpec,
+        envelope: bytes,
+        progress: Progress,
+        outranks: Callable[[bytes], bool] = lambda _: False,
+    ) -> int | None:
         """A descriptor of the same image, if its bytes are still good; signed as it is now.
 
-        The file stays the one that may be mounted already: only its trailer is written anew.
+        The file stays the one that may be mounted already: only its trailer is written anew, and
+        not even that if the envelope that it has `outranks` this one.
         """
         name = image_name(image.digest)
         try:
@@ -82,8 +90,10 @@ class Store:
             with _store_errors("read"):
                 got = hash_all(partial(_read_into, descriptor), image.size, progress)
                 check_digest(image, got)
-            if not _has_envelope(descriptor, image.size, envelope):
-                self._sign_anew(name, image.size, envelope)
+            with _alone(descriptor):
+                stored = _read_envelope(descriptor, image.size)
+                if stored != envelope and not (stored and outranks(stored)):
+                    self._sign_anew(name, image.size, envelope)
         except ImageRefusedError:  # damaged on our own disk: the medium has a good one
             os.close(descriptor)
             return None
@@ -245,12 +255,24 @@ def check_content(descriptor: int, image: ImageSpec) -> None:
     verify_tree(descriptor, image.verity)
 
 
-def _has_envelope(descriptor: int, size: int, envelope: bytes) -> bool:
+@contextmanager
+def _alone(descriptor: int) -> Iterator[None]:
+    """Other helpers that sign the same file wait meanwhile; the lock dies with its helper."""
+    with _store_errors("lock"):
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # the descriptor lives on in the daemon
+
+
+def _read_envelope(descriptor: int, size: int) -> bytes:
+    """Empty where there is none, or a damaged one."""
     try:
         trailer = read_trailer(reader(descriptor), size)
     except ImageRefusedError:
-        return False
-    return trailer is not None and trailer.envelope == envelope
+        return b""
+    return trailer.envelope if trailer else b""
 
 
 def _read_into(descriptor: int, buffer: memoryview, offset: int) -> int:

@@ -358,3 +358,30 @@ def test_in_the_store_nothing_beside_the_image_counts(path: Path) -> None:
     manifest = images.manifest(images.unsigned(path))
     path.with_name("image.manifest.json").write_bytes(images.envelope(manifest))
     assert refusal(path, SourceKind.STORED)[0] is Code.ENVELOPE
+
+
+def test_bytes_in_the_store_are_never_signed_back_to_a_lower_sequence(path: Path) -> None:
+    """A helper that was asked before the floor rose, also one of an agent that was killed."""
+    wanted = images.signed(path, sequence=1)
+    asked = ask(path)
+    append_trailer(str(path), images.envelope(replace(wanted, sequence=3)))
+    higher, descriptor = verify(ask(path), ignore)
+    os.close(descriptor)
+    kept = Path(higher.path).read_bytes()
+    append_trailer(str(path), images.envelope(wanted))
+    lower, descriptor = verify(replace(asked, source=images.file_source(path)), ignore)
+    os.close(descriptor)
+    assert (higher.manifest.sequence, lower.manifest.sequence) == (3, 1)
+    assert Path(lower.path).read_bytes() == kept
+
+
+def test_bytes_in_the_store_are_signed_anew_when_their_keys_count_no_more(path: Path) -> None:
+    wanted = images.signed(path, sequence=3)
+    _, descriptor = verify(ask(path), ignore)
+    os.close(descriptor)
+    shutil.rmtree(path.parent / "keys")
+    images.key_directory(path.parent / "keys", 2)
+    append_trailer(str(path), images.envelope(replace(wanted, sequence=1), 2))
+    found, descriptor = verify(ask(path), ignore)
+    os.close(descriptor)
+    assert Path(found.path).read_bytes() == path.read_bytes()
