@@ -6,6 +6,8 @@ from typing import cast
 from tenacity import RetryCallState
 from tenacity.wait import wait_exponential
 
+from extsloader.model.settings import Timeouts
+
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
@@ -26,3 +28,9 @@ def delay(*, failures: int, base: float, cap: float, jitter: float, dice: float)
     wait = wait_exponential(multiplier=base, max=cap)
     ceiling = wait(cast("RetryCallState", _Attempt(max(1, failures))))
     return ceiling * (1 - jitter * dice)
+
+
+def retry(timeouts: Timeouts, *, failures: int, dice: float) -> float:
+    """Seconds until a medium or an image gets its next try."""
+    base, cap = timeouts.retry_base, timeouts.retry_cap
+    return delay(failures=failures, base=base, cap=cap, jitter=0.5, dice=dice)

@@ -253,13 +253,7 @@ def _start_helper(world: World, candidate: Candidate) -> Step:
 
 def _retry(world: World, candidate: Candidate, moment: Moment) -> Step:
     timeouts = world.settings.timeouts
-    pause = backoff.delay(
-        failures=candidate.tries,
-        base=timeouts.retry_base,
-        cap=timeouts.retry_cap,
-        jitter=0.5,
-        dice=moment.dice,
-    )
+    pause = backoff.retry(timeouts, failures=candidate.tries, dice=moment.dice)
     waiting = replace(candidate, phase=CandidatePhase.RETRYING)
     timer = SetTimer(TimerId(TimerKind.RETRY, candidate.source.id), pause)
     return Step(_put(world, waiting), (timer,))

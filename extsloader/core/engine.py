@@ -22,7 +22,7 @@ from extsloader.core.step import Step, note
 from extsloader.model import events as ev
 from extsloader.model.effects import CancelTimer, Finish, ListSources, Record
 from extsloader.model.events import Event, TimerId, TimerKind
-from extsloader.model.ids import SourceId
+from extsloader.model.ids import Digest, SourceId
 from extsloader.model.machine import Moment
 from extsloader.model.world import CandidatePhase, ServicePhase, World
 
@@ -62,7 +62,7 @@ def _apply(world: World, event: Event, moment: Moment) -> Step:
         case ev.ImageMounted():
             return _take_mounted(world, event, moment)
         case ev.ImageFailed(digest, problem):
-            return images.take_failed(world, digest, problem)
+            return images.take_failed(world, digest, problem, moment)
         case ev.ImageUnmounted(digest, left):
             return images.take_unmounted(world, digest, left)
         case ev.ImageChecked(digest, problem):
@@ -161,6 +161,8 @@ def _fire(world: World, timer: TimerId, moment: Moment) -> Step:
             return reconcile.fire(world, moment)
         case TimerId(TimerKind.IMAGE):
             return images.check(world)
+        case TimerId(TimerKind.MOUNT, str(digest)):
+            return images.end_pause(world, Digest(digest))
         case TimerId(TimerKind.PROBATION):
             return memory.end_probation(world)
         case TimerId(TimerKind.CLOCK):

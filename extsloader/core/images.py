@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from extsloader.core import candidates, memory, rollout
+from extsloader.core import backoff, candidates, memory, rollout
 from extsloader.core.integrity import uses_verity
 from extsloader.core.lifecycle import AT_REST, LEADS_TO, Fact, Order, next_phase, order_for
 from extsloader.core.step import Step, leave, note, put
@@ -18,6 +18,7 @@ from extsloader.model.effects import (
 from extsloader.model.errors import IllegalTransitionError
 from extsloader.model.events import TimerId, TimerKind
 from extsloader.model.ids import Digest, SourceId
+from extsloader.model.machine import Moment
 from extsloader.model.manifest import Service, StoredImage
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.world import Image, ImagePhase, ServicePhase, World
@@ -49,17 +50,32 @@ def take_mounted(world: World, digest: Digest, found: tuple[Service, ...] = ()) 
 
     `found` are its services, where the manifest does not name them.
     """
-    image = _advance(world, digest, Fact.MOUNTED)
+    image = replace(_advance(world, digest, Fact.MOUNTED), problem=None, failures=0)
     if found:
         manifest = replace(image.stored.manifest, services=found)
         image = replace(image, stored=replace(image.stored, manifest=manifest))
     return check(_put(world, image))
 
 
-def take_failed(world: World, digest: Digest, problem: Problem) -> Step:
-    """The image cannot be mounted: another one may get its chance."""
+def take_failed(world: World, digest: Digest, problem: Problem, moment: Moment) -> Step:
+    """The image cannot be mounted now: another one gets its chance, or this one after a pause.
+
+    What stood in its way (a full kernel, a rival mount) may be gone by then.
+    """
     image = _advance(world, digest, Fact.FAILED)
-    return Step(replace(_put(world, replace(image, problem=problem)), active=None))
+    broken = replace(image, problem=problem, failures=image.failures + 1)
+    timeouts = world.settings.timeouts
+    pause = backoff.retry(timeouts, failures=broken.failures, dice=moment.dice)
+    timer = SetTimer(TimerId(TimerKind.MOUNT, digest), pause)
+    return Step(replace(_put(world, broken), active=None), () if world.stopping else (timer,))
+
+
+def end_pause(world: World, digest: Digest) -> Step:
+    """An image that could not be mounted may be chosen again."""
+    image = world.images.get(digest)
+    if image is None or image.phase is not ImagePhase.BROKEN or world.stopping:
+        return Step(world)
+    return Step(_put(world, _advance(world, digest, Fact.PAUSED)))
 
 
 def take_unmounted(world: World, digest: Digest, problem: Problem | None) -> Step:

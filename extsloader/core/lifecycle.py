@@ -17,6 +17,7 @@ class Fact(StrEnum):
     MOUNTED = "mounted"
     FAILED = "failed"
     UNMOUNTED = "unmounted"
+    PAUSED = "paused"  # long enough after a failure
 
 
 class Order(StrEnum):
@@ -30,6 +31,7 @@ FACTS: dict[tuple[P, Fact], P] = {
     (P.MOUNTING, Fact.MOUNTED): P.MOUNTED,
     (P.MOUNTING, Fact.FAILED): P.BROKEN,
     (P.UNMOUNTING, Fact.UNMOUNTED): P.STORED,
+    (P.BROKEN, Fact.PAUSED): P.STORED,
 }
 
 ORDERS: dict[tuple[P, bool], Order | None] = {

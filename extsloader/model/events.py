@@ -30,6 +30,7 @@ class TimerKind(StrEnum):
     READINESS = "readiness"  # too late to become ready
     GRACE = "grace"  # too late to stop politely
     IMAGE = "image"  # the next look at the active image
+    MOUNT = "mount"  # the next try to mount an image
     SAVE = "save"  # write the history
     RECONCILE = "reconcile"  # look at everything, whether or not something was reported
     PROBATION = "probation"  # the active image has run well for long enough
@@ -43,7 +44,7 @@ class TimerId(Struct, frozen=True):
     """At most one timer of a kind runs for a subject; setting it again moves it."""
 
     kind: TimerKind
-    subject: ServiceName | SourceId | None = None
+    subject: ServiceName | Digest | SourceId | None = None
 
 
 class CauseKind(StrEnum):

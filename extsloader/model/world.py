@@ -54,7 +54,7 @@ class ImagePhase(StrEnum):
     MOUNTING = "mounting"
     MOUNTED = "mounted"
     UNMOUNTING = "unmounting"
-    BROKEN = "broken"  # it could not be mounted; it is not tried again in this life
+    BROKEN = "broken"  # it could not be mounted; after a pause it is as good as any other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,7 @@ class Image:
     source: SourceId  # where it was verified from
     phase: ImagePhase = ImagePhase.STORED
     problem: Problem | None = None
+    failures: int = 0  # to mount it, in a row
     checking: bool = False  # dm-verity is being asked
     damage: Problem | None = None  # what it answered
 

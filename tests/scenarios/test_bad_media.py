@@ -4,6 +4,7 @@ import asyncio
 
 from extsloader.model.manifest import StoredImage
 from extsloader.model.reasons import Code, Problem
+from extsloader.model.settings import Settings, Timeouts
 from extsloader.model.source import FsType, Superblock
 from tests.fakes import builders
 from tests.fakes.machine import FakeMachine, Medium
@@ -197,6 +198,17 @@ async def test_an_image_that_cannot_be_mounted_makes_room_for_another() -> None:
         assert "bad superblock" in snapshot.reason
         machine.mount_fails = None
         machine.plug(stick(builders.stored(builders.service("b"), sequence=1), "/dev/sdc"))
+        await agent.until_state("ready")
+
+
+async def test_an_image_that_cannot_be_mounted_now_is_mounted_once_it_can() -> None:
+    machine = FakeMachine()
+    machine.mount_fails = Problem(Code.MOUNT, "no loop device is free")
+    settings = Settings(timeouts=Timeouts(retry_base=0.01))
+    async with running(machine, builders.world(settings=settings)) as agent:
+        machine.plug(stick(builders.stored(builders.service("a"))))
+        assert "no loop device is free" in (await agent.until_state("failed")).reason
+        machine.mount_fails = None
         await agent.until_state("ready")
 
 

@@ -163,10 +163,40 @@ def test_a_mounted_image_is_known_to_be_mounted() -> None:
 
 def test_an_image_that_cannot_be_mounted_gives_way() -> None:
     world = holding(OLD, phase=ImagePhase.MOUNTING, active=OLD.digest)
-    step = images.take_failed(world, OLD.digest, BAD)
+    step = images.take_failed(world, OLD.digest, BAD, builders.moment())
     assert step.world.active is None
     assert step.world.images[OLD.digest].problem == BAD
     assert images.choose(step.world).world.active is None
+
+
+def test_an_image_that_cannot_be_mounted_is_tried_again_after_longer_and_longer_pauses() -> None:
+    world, pauses = holding(OLD), []
+    for _ in range(9):
+        chosen = images.choose(world).then(images.move).world
+        failed = images.take_failed(chosen, OLD.digest, BAD, builders.moment())
+        (timer,) = failed.effects
+        assert isinstance(timer, fx.SetTimer)
+        assert timer.timer == TimerId(TimerKind.MOUNT, OLD.digest)
+        pauses.append(timer.delay)
+        world = images.end_pause(failed.world, OLD.digest).world
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    mounting = images.choose(world).then(images.move).world
+    mounted = images.take_mounted(mounting, OLD.digest).world.images[OLD.digest]
+    assert (mounted.problem, mounted.failures) == (None, 0)
+
+
+@pytest.mark.parametrize("world", [
+    builders.world(),
+    holding(OLD),
+    holding(OLD, phase=ImagePhase.BROKEN, stopping=True),
+], ids=["gone", "not broken", "stopping"])  # fmt: skip
+def test_a_pause_may_end_for_nothing(world: World) -> None:
+    assert images.end_pause(world, OLD.digest) == Step(world)
+
+
+def test_an_agent_that_stops_does_not_try_again() -> None:
+    world = holding(OLD, phase=ImagePhase.MOUNTING, stopping=True)
+    assert not images.take_failed(world, OLD.digest, BAD, builders.moment()).effects
 
 
 @pytest.mark.parametrize("problem", [None, BAD])
@@ -187,7 +217,7 @@ def test_reports_about_images_that_do_not_move_are_our_bug() -> None:
     with pytest.raises(IllegalTransitionError, match="an image that is stored cannot be unmounted"):
         images.take_unmounted(world, OLD.digest, None)
     with pytest.raises(IllegalTransitionError, match="is not known cannot be failed"):
-        images.take_failed(world, NEW.digest, BAD)
+        images.take_failed(world, NEW.digest, BAD, builders.moment())
 
 
 def watched(**fields: object) -> World:

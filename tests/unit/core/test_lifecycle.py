@@ -19,19 +19,19 @@ def test_there_is_a_row_for_every_phase_wanted_or_not() -> None:
     assert {fact for _, fact in FACTS} == set(Fact)
 
 
-def test_every_phase_can_be_reached_and_all_but_broken_have_a_way_out() -> None:
+def test_every_phase_can_be_reached_and_has_a_way_out() -> None:
     reached, new = set[P](), {P.STORED}
     while new:
         reached |= new
         new = {after for phase in new for after in ways_out(phase)} - reached
     assert reached == set(P)
-    assert {phase for phase in P if not ways_out(phase)} == {P.BROKEN}
+    assert all(ways_out(phase) for phase in P)
 
 
 @pytest.mark.parametrize("phase", P)
 def test_an_order_in_flight_is_waited_for(phase: P) -> None:
     in_flight = phase in set(LEADS_TO.values())
-    assert in_flight == any(before is phase for before, _ in FACTS)
+    assert in_flight == any(before is phase for before, _ in FACTS if before is not P.BROKEN)
     if in_flight:
         assert order_for(phase, wanted=True) is order_for(phase, wanted=False) is None
 
