@@ -6,12 +6,14 @@ Judged is what the runtime and the mounts would really get, not the files that i
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 from extsloader.core.oci_json import shown
 from extsloader.core.oci_mounts import SAFE, SAFE_OVERLAY, is_below
-from extsloader.model.manifest import Profile
+from extsloader.model.manifest import Profile, Service
 from extsloader.model.plan import MountKind, MountStep
+from extsloader.model.settings import Ceiling
 
 _CAPABILITIES = "CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE SETGID SETPCAP SETUID"
 CAPABILITIES = frozenset(f"CAP_{name}" for name in _CAPABILITIES.split())
@@ -107,10 +109,23 @@ _CEILINGS = {
 }
 
 
-def lower(device: Profile, asked: Profile | None) -> Profile:
-    """The device's profile, or the one that the manifest asks for where that is lower."""
-    order = tuple(Profile)
-    return min(device, asked or device, key=order.index)
+def find_profile(ceiling: Ceiling, service: Service) -> Profile:
+    """What the device grants to a service of this name, or what the manifest asks for if lower.
+
+    Of several lists with its name the lowest counts: a mistake grants less, not more.
+    """
+    lists = {
+        Profile.STRICT: ceiling.strict,
+        Profile.DEFAULT: ceiling.default,
+        Profile.TRUSTED: ceiling.trusted,
+    }
+    named = (
+        profile
+        for profile, patterns in lists.items()
+        if any(fnmatchcase(service.name, pattern) for pattern in patterns)
+    )
+    device = next(named, ceiling.profile)
+    return min(device, service.profile or device, key=tuple(Profile).index)
 
 
 def exceed(

@@ -6,7 +6,7 @@ The layout that LinuxKit gives a bundle is described in docs/adr/0004-runtime.md
 import json
 from dataclasses import replace
 
-from extsloader.core.ceiling import exceed, harden, lower
+from extsloader.core.ceiling import exceed, find_profile, harden
 from extsloader.core.oci_json import Findings, join, parse
 from extsloader.core.oci_mounts import Place, is_below, make_directories, mount_root, read_runtime
 from extsloader.core.oci_spec import Spec, write_spec
@@ -47,7 +47,7 @@ def plan_container(  # noqa: PLR0913, PLR0917 - the six facts that a plan is mad
     root, more = read_runtime(runtime, place, readonly=spec.readonly)
     if problem := findings.problem(service.name):
         return problem
-    profile = lower(settings.ceiling.profile, service.profile)
+    profile = find_profile(settings.ceiling, service)
     check = _check(place, spec, profile)
     mounts = (*mount_root(root, spec.volumes, place), *more, *_notify(place), check)
     if excess := exceed(spec.config, mounts, place.own, profile):
@@ -95,7 +95,7 @@ def _refuse(service: Service, profile: Profile, excess: tuple[str, ...]) -> Prob
     return Problem(
         Code.BUNDLE,
         f"cannot grant what {service.name} asks for: beyond profile {profile}: {join(excess)}",
-        "let the service ask for less, or set ceiling.profile where the signer is trusted with it",
+        "let the service ask for less, or name it in ceiling.trusted if its signer may have that",
     )
 
 

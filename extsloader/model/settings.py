@@ -84,9 +84,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceiling:
-    """The most that a signed image may ask for."""
+    """The most that a signed image may ask for; patterns of service names go before `profile`."""
 
     profile: Profile = Profile.DEFAULT
+    strict: tuple[str, ...] = ()
+    default: tuple[str, ...] = ()
+    trusted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

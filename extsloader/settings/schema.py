@@ -156,6 +156,9 @@ class CeilingTable(_Table):
     """`[ceiling]`."""
 
     profile: Annotated[Profile, Field(strict=False)] = Ceiling().profile
+    strict: Names = ()
+    default: Names = ()
+    trusted: Names = ()
 
 
 class LogsTable(_Table):

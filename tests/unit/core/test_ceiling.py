@@ -2,8 +2,12 @@
 
 import json
 
+import pytest
+
+from extsloader.core.ceiling import find_profile
 from extsloader.model.manifest import Profile
 from extsloader.model.settings import Ceiling, Settings
+from tests.fakes import builders
 from tests.fakes.bundles import (
     DEFAULT,
     MACHINE,
@@ -60,3 +64,28 @@ def test_a_manifest_may_lower_the_profile_and_never_raise_it() -> None:
 
 def test_a_machine_without_capabilities_changes_nothing() -> None:
     good(MODEST, machine=MACHINE, settings=DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "granted"),
+    [
+        ("web", None, Profile.DEFAULT),
+        ("wwan", None, Profile.TRUSTED),
+        ("wwan", Profile.STRICT, Profile.STRICT),
+        ("wwan", Profile.DEFAULT, Profile.DEFAULT),
+        ("guest-1", Profile.TRUSTED, Profile.STRICT),
+        ("guest-trusted", None, Profile.STRICT),
+    ],
+)
+def test_the_device_may_name_services_and_of_two_lists_the_lower_counts(
+    name: str, asked: Profile | None, granted: Profile
+) -> None:
+    ceiling = Ceiling(strict=("guest-*",), trusted=("wwan", "*-trusted"))
+    assert find_profile(ceiling, builders.service(name, profile=asked)) is granted
+
+
+def test_what_is_named_gets_what_the_others_do_not() -> None:
+    asked = MODEST | bind("/")
+    named = Settings(ceiling=Ceiling(trusted=(good(MODEST).service,)))
+    good(asked, settings=named)
+    assert "in ceiling.trusted" in refused(asked, settings=DEFAULT).hint
