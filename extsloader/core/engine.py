@@ -104,6 +104,7 @@ def _settle(world: World, moment: Moment) -> Step:
         return Step(world)
     return (
         candidates.start_helpers(world)
+        .then(fleet.give_up)
         .then(images.choose)
         .then(fleet.settle, moment)
         .then(images.move)

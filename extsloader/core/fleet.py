@@ -1,6 +1,6 @@
 """All services together: which are wanted, which may start, and who has to go first."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
 
@@ -47,6 +47,15 @@ def plan(world: World, image: StoredImage, mounted: ImageMounted, moment: Moment
             skipped=unmet,
         )
     return Step(replace(world, services=planned))
+
+
+def give_up(world: World) -> Step:
+    """Leave an image that has failed before it has run well, if there is another one."""
+    if not images.may_be_left(world):
+        return Step(world)
+    apart = {*find_skipped(world), *rollout.find_holds(world)}
+    fatal = find_fatal(world, (s for name, s in world.services.items() if name not in apart))
+    return images.give_up(world, fatal[0]) if fatal else Step(world)
 
 
 def settle(world: World, moment: Moment) -> Step:
@@ -105,6 +114,20 @@ def find_lost(world: World) -> frozenset[ServiceName]:
         if given_up or (found and not found.isdisjoint(state.spec.requires)):
             found.add(name)
     return frozenset(found)
+
+
+def find_fatal(world: World, meant: Iterable[ServiceState]) -> tuple[ServiceState, ...]:
+    """Of the services that are meant to run those that make the whole a failure.
+
+    Lost ones: the essential, or else all of them if they are more than `limits.failures`.
+    """
+    names = find_lost(world)
+    if not names:
+        return ()
+    lost = tuple(state for state in meant if state.spec.name in names)
+    budget = world.settings.limits.failures
+    essential = tuple(state for state in lost if state.spec.essential)
+    return essential or (lost if budget and len(lost) > budget else ())
 
 
 def find_gate(world: World, wishes: Wishes) -> Gate:

@@ -17,16 +17,19 @@ from extsloader.model.effects import (
 )
 from extsloader.model.errors import IllegalTransitionError
 from extsloader.model.events import TimerId, TimerKind
-from extsloader.model.ids import Digest, SourceId
+from extsloader.model.ids import Digest, SourceId, short
 from extsloader.model.machine import Moment
 from extsloader.model.manifest import Service, StoredImage
 from extsloader.model.reasons import Code, Problem
-from extsloader.model.world import Image, ImagePhase, ServicePhase, World
+from extsloader.model.world import Image, ImagePhase, ServicePhase, ServiceState, World
 
 CHOOSE = TimerId(TimerKind.CHOOSE)
 CHECK = TimerId(TimerKind.IMAGE)
 CHECK_PERIOD = 60.0
 """Seconds; the end of a service is a reason to look at once."""
+
+FAILED = 8
+"""So many images that were left for another one are kept in mind, the oldest dropped first."""
 
 
 def add(world: World, source: SourceId, stored: StoredImage) -> Step:
@@ -80,7 +83,7 @@ def end_pause(world: World, digest: Digest) -> Step:
 
 def take_unmounted(world: World, digest: Digest, problem: Problem | None) -> Step:
     """The image is out of the mount table, or stays there for a reason."""
-    stored = replace(_advance(world, digest, Fact.UNMOUNTED), problem=problem)
+    stored = replace(_advance(world, digest, Fact.UNMOUNTED), problem=problem, failed=False)
     images = put(world.images, digest, stored)
     if stored.damage:  # its order to unmount has dropped it
         del images[digest]
@@ -122,6 +125,34 @@ def choose(world: World) -> Step:
     return Step(chosen, (CancelTimer(CHOOSE),) if world.choosing else ())
 
 
+def may_be_left(world: World) -> bool:
+    """Whether the active image has not run well yet, and there is one that did not fail."""
+    image = world.images.get(world.active) if world.active else None
+    if image is None or image.failed or image.phase is not ImagePhase.MOUNTED:
+        return False
+    if world.stopping or memory.is_reached(world):
+        return False
+    other = _best(world)
+    return other is not None and other.stored.digest not in world.history.failed
+
+
+def give_up(world: World, lost: ServiceState) -> Step:
+    """Take another image, and the active one only where there is no other, until it changes."""
+    image = world.images[world.active] if world.active else None
+    if image is None:
+        raise IllegalTransitionError("there is no image that could be left")
+    digest = image.stored.digest
+    problem = Problem(
+        lost.problem.code if lost.problem else Code.DEPENDENCY,
+        f"cannot keep image {short(digest)}, sequence {image.stored.manifest.sequence}: "
+        f"{lost.spec.name} gave up before it had run well, and another image is there",
+        "extsloaderctl rescan lets it be tried again at the agent's next start",
+    )
+    failed = (*(d for d in world.history.failed if d != digest), digest)[-FAILED:]
+    marked = replace(world, history=replace(world.history, failed=failed))
+    return Step(note(_put(marked, replace(image, failed=True)), problem))
+
+
 def end_waiting(world: World) -> Step:
     """The other candidates took too long: whatever is there will do."""
     return Step(replace(world, overdue=True)) if world.choosing else Step(world)
@@ -143,10 +174,11 @@ def move(world: World) -> Step:
 
 
 def is_wanted(world: World, digest: Digest | None) -> bool:
-    """The active image, unless it is revoked, the agent stops or is switched off."""
+    """The active image, unless it failed, is revoked, or the agent stops or is switched off."""
     active = digest is not None and digest == world.active
-    wanted = active and digest not in world.bounds.revoked and not world.stopping
-    return wanted and rollout.is_on(world.settings)
+    image = world.images.get(digest) if active and digest else None
+    usable = image is not None and not image.failed and digest not in world.bounds.revoked
+    return usable and not world.stopping and rollout.is_on(world.settings)
 
 
 def is_in_use(world: World) -> bool:
@@ -173,12 +205,15 @@ def _wait(world: World) -> Step:
 def _best(world: World) -> Image | None:
     """The pinned one, then the highest sequence, then the first one (dicts keep their order).
 
-    In safe mode the last one that is known to have run well goes before all others.
+    One that was left for another one comes last, whatever its sequence; in safe mode the last one
+    that is known to have run well goes before all others.
     """
 
-    def worth(image: Image) -> tuple[bool, bool, int]:
-        good = world.safe and image.stored.digest == world.history.good
-        return good, image.stored.pinned, image.stored.manifest.sequence
+    def worth(image: Image) -> tuple[bool, bool, bool, int]:
+        stored = image.stored
+        good = world.safe and stored.digest == world.history.good
+        new = stored.digest not in world.history.failed
+        return good, new, stored.pinned, stored.manifest.sequence
 
     stored = [i for i in world.images.values() if i.phase is ImagePhase.STORED]
     usable = [image for image in stored if not memory.is_outdated(world, image.stored)]
@@ -193,7 +228,8 @@ def drop_surplus(world: World) -> Step:
     if candidates.is_verifying(world) or world.choosing:
         return Step(world)
     at_rest = [image for image in world.images.values() if image.phase in AT_REST]
-    at_rest.sort(key=_worth, reverse=True)
+    way_back = {floor.digest for floor in memory.floors(world)}
+    at_rest.sort(key=lambda image: (image.stored.digest in way_back, *_worth(image)), reverse=True)
     room = world.settings.limits.store_images - (len(world.images) - len(at_rest))
     outdated = [image for image in at_rest if memory.is_outdated(world, image.stored)]
     surplus = {i.stored.digest for i in (*at_rest[max(0, room) :], *outdated)} - {world.active}

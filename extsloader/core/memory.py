@@ -62,7 +62,7 @@ def take_verified(world: World, image: StoredImage) -> Step:
 
 def settle(world: World, skipped: Collection[ServiceName] = ()) -> Step:
     """Begin the probation of an image that runs well, and end it when that ends."""
-    due = _is_well(world, skipped) and not _is_reached(world)
+    due = _is_well(world, skipped) and not is_reached(world)
     if due == world.on_probation:
         return Step(world)
     timer = SetTimer(PROBATION, world.settings.timeouts.probation)
@@ -75,7 +75,9 @@ def end_probation(world: World) -> Step:
     image = _active(world)
     if not world.on_probation or image is None:
         return Step(world)
-    return _remember(world, floor.reach(world.bounds.memory, image.stored.manifest))
+    failed = tuple(d for d in world.history.failed if d != image.stored.digest)
+    forgiven = replace(world, history=replace(world.history, failed=failed))
+    return _remember(forgiven, floor.reach(world.bounds.memory, image.stored.manifest))
 
 
 def take_hour(world: World, moment: Moment) -> Step:
@@ -144,7 +146,8 @@ def _is_well(world: World, skipped: Collection[ServiceName]) -> bool:
     return bool(watched) and all(s.phase in SETTLED and not health.is_sick(s) for s in watched)
 
 
-def _is_reached(world: World) -> bool:
+def is_reached(world: World) -> bool:
+    """Whether the active image has run well for its probation, now or earlier."""
     image = _active(world)
     if image is None or image.stored.pinned:
         return image is not None

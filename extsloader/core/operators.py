@@ -77,7 +77,8 @@ def _rescan(world: World) -> Ruling:
     if off := rollout.explain_off(world.settings):
         return Step(world), Answer(result=Result.REFUSED, message=off)
     listings = tuple(ListSources(provider) for provider in world.providers)
-    return Step(world, listings), _accept("all devices and directories are looked at again")
+    forgiven = replace(world, history=replace(world.history, failed=()))
+    return Step(forgiven, listings), _accept("all devices and directories are looked at again")
 
 
 def _start(world: World, state: ServiceState, moment: Moment) -> Ruling:

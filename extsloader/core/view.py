@@ -109,17 +109,13 @@ def _judge_services(world: World) -> tuple[AgentState, str]:
 
 def _find_failure(world: World, states: list[ServiceState]) -> str:
     """What makes the whole a failure: an essential service is lost, or too many others are."""
-    lost_names = fleet.find_lost(world)
-    if not lost_names:
+    fatal = list(fleet.find_fatal(world, states))
+    if not fatal:
         return ""
-    lost = [state for state in states if state.spec.name in lost_names]
-    essential = [state for state in lost if state.spec.essential]
-    if essential:
-        return f"essential {_describe(essential)}"
+    if fatal[0].spec.essential:
+        return f"essential {_describe(fatal)}"
     budget = world.settings.limits.failures
-    if budget and len(lost) > budget:
-        return f"{len(lost)} services have given up, {budget} may: {_describe(lost)}"
-    return ""
+    return f"{len(fatal)} services have given up, {budget} may: {_describe(fatal)}"
 
 
 def _is_hurt(state: ServiceState) -> bool:
@@ -367,6 +363,8 @@ def _standby(world: World, digest: Digest | None) -> str:
         return ""
     if image is None:
         return "verified, and dropped from the store for better ones"
+    if digest in world.history.failed:
+        return "it failed before it had run well: used only where there is no other one"
     ours, theirs = _sequence(image), _sequence(active)
     if ours > theirs:
         return f"newer than the active image ({ours} > {theirs}): used at the agent's next start"

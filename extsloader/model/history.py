@@ -46,6 +46,7 @@ class History:
     ended: Ending = Ending.RUNNING
     starts: int = 0  # in a row that had no clean minute and no polite end, this one included
     good: Digest | None = None  # the last image that ran well for a while
+    failed: tuple[Digest, ...] = ()  # images that were left for another one, the newest last
     holds: Mapping[ServiceName, Hold] = field(default_factory=dict)
     services: Mapping[ServiceName, ServiceRecord] = field(default_factory=dict)
     changes: Mapping[str, tuple[Change, ...]] = field(default_factory=dict)

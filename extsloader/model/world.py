@@ -68,6 +68,7 @@ class Image:
     failures: int = 0  # to mount it, in a row
     checking: bool = False  # dm-verity is being asked
     damage: Problem | None = None  # what it answered
+    failed: bool = False  # it is left for another one
 
 
 class ServicePhase(StrEnum):

@@ -10,6 +10,7 @@ from extsloader.model.events import Cause, CauseKind
 from extsloader.model.manifest import StoredImage
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.source import SourceKind
+from extsloader.model.status import StatusSnapshot
 from extsloader.model.trust import Bounds, Flag, Release
 from extsloader.model.world import World
 from extsloader.runtime.memory_work import recall
@@ -237,3 +238,63 @@ async def test_a_pinned_image_without_services_is_unmounted_and_another_one_take
         assert snapshot.image
         assert snapshot.image.digest == NEW.digest
         assert set(machine.mounted) == {NEW.digest}
+
+
+def active(snapshot: StatusSnapshot) -> str:
+    return snapshot.image.digest if snapshot.image else ""
+
+
+async def test_an_image_that_fails_its_probation_gives_way_to_the_one_before_once() -> None:
+    machine = FakeMachine()
+    good, bad = (builders.stored(builders.service(n, essential=True), sequence=s)
+                 for n, s in (("a", 1), ("b", 2)))  # fmt: skip
+    await run_well(machine, good)
+    machine.behave("b").exits = Cause(CauseKind.CODE, 1)
+    async with life(machine) as agent:
+        machine.plug(stick(good))
+        machine.plug(stick(bad, "/dev/sdc"))
+        await agent.until(lambda s: active(s) == bad.digest)
+        snapshot = await agent.until(lambda s: s.state == "ready" and active(s) == good.digest)
+        (problem,) = snapshot.problems
+        assert problem.code is Code.EXIT
+        assert "sequence 2: b gave up before it had run well" in problem.message
+        assert [c.reason for c in snapshot.candidates if c.digest == bad.digest] == [
+            "it failed before it had run well: used only where there is no other one"
+        ]
+        remembered = agent.loop.world.history
+    assert remembered.failed == (bad.digest,)
+    machine.behave("b").exits = None
+    async with running(machine, replace(awakened(machine), history=remembered)) as agent:
+        snapshot = await agent.until_state("ready")
+        assert active(snapshot) == good.digest, "it is not tried again"
+        await agent.control.ask(Verb.RESCAN, "", 0)
+        forgiven = agent.loop.world.history
+    async with running(machine, replace(awakened(machine), history=forgiven)) as agent:
+        await agent.until(lambda s: s.state == "ready" and active(s) == bad.digest)
+        await agent.until(lambda s: [f.sequence for f in s.floors] == [2])
+
+
+async def test_where_both_fail_the_second_one_stays() -> None:
+    machine = FakeMachine()
+    machine.behave("a").exits = Cause(CauseKind.CODE, 1)
+    async with life(machine) as agent:
+        machine.plug(stick(OLD))
+        machine.plug(stick(NEW, "/dev/sdc"))
+        await agent.until(lambda s: active(s) == OLD.digest)
+        await agent.until_service("a", "parked")
+        snapshot = await agent.until_state("failed")
+        assert (active(snapshot), len(snapshot.problems)) == (OLD.digest, 1)
+
+
+async def test_an_image_that_ran_well_once_is_not_left() -> None:
+    machine = FakeMachine()
+    async with life(machine) as agent:
+        machine.plug(stick(NEW))
+        await agent.until(lambda s: bool(s.floors))
+        newer = builders.stored(SERVICE, sequence=3)
+        machine.plug(stick(newer, "/dev/sdc"))
+        await agent.until_verdict("/dev/sdc", "verified")
+        machine.behave("a").exits = Cause(CauseKind.CODE, 1)
+        machine.end("a", Cause(CauseKind.CODE, 1))
+        await agent.until_service("a", "parked")
+        assert active(agent.snapshot()) == NEW.digest

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from extsloader.model.reasons import Code
 from extsloader.model.trust import Flag
 from tests.fakes.real_agent import RealAgent, StartAgent
 from tests.fakes.real_devices import LoopDevice
-from tests.fakes.real_images import read_manifest
+from tests.fakes.real_images import make_image, read_manifest, service
 
 pytestmark = pytest.mark.root
 
@@ -133,3 +134,26 @@ def test_the_floor_that_the_core_image_brings_holds_for_the_first_image(
     agent.start()
     stick.plug_in(good)
     assert agent.until_verdict(stick.node).code is Code.ROLLBACK
+
+
+def test_an_image_that_fails_its_probation_gives_way_to_the_stored_one(
+    start_agent: StartAgent, stick: LoopDevice, good: Path, key: Ed25519PrivateKey, tmp_path: Path
+) -> None:
+    agent = start_agent(stick.node, timeouts__probation=0.2, timeouts__choose=60)
+    run_well(agent, stick, good)
+    bad = tmp_path / "bad"
+    never = {"kind": "tcp", "port": 1, "timeout": 0.3}
+    once = {"limit": 1, "base": 0.1, "cap": 0.1}
+    make_image(bad, key, service("new", essential=True, readiness=never, restart=once), sequence=2)
+    stick.plug_in(bad)
+    agent.start()
+    told = agent.until(lambda status: status.problems)
+    assert "new gave up before it had run well" in told.problems[0].message
+    back = agent.until_ready()
+    assert back.image
+    assert back.image.sequence == 1
+    assert agent.stop() == 0
+    agent.start()
+    again = agent.until_ready().image
+    assert again
+    assert again.sequence == 1

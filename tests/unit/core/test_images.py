@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from extsloader.core import images
+from extsloader.core import floor, images
 from extsloader.core.step import Step
 from extsloader.model import effects as fx
 from extsloader.model.errors import IllegalTransitionError
@@ -14,6 +14,7 @@ from extsloader.model.machine import Machine
 from extsloader.model.manifest import StoredImage
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.settings import Settings
+from extsloader.model.trust import Bounds, Memory
 from extsloader.model.world import Candidate, CandidatePhase, Image, ImagePhase, ServicePhase, World
 from tests.fakes import builders, worlds
 
@@ -69,6 +70,14 @@ def test_the_store_keeps_the_active_image_and_the_best_of_the_rest() -> None:
 def test_a_worse_newcomer_does_not_push_a_better_one_out() -> None:
     step = images.drop_surplus(images.add(holding(MID, NEW), PLACE, OLD).world)
     assert set(step.world.images) == {MID.digest, NEW.digest}
+
+
+def test_the_image_that_ran_well_stays_until_a_newer_one_has() -> None:
+    ran_well = Memory(floors=(floor.release_of(OLD.manifest),))
+    world = holding(OLD, MID, NEW, bounds=Bounds(memory=ran_well))
+    active = replace(world.images[MID.digest], phase=ImagePhase.MOUNTED)
+    world = replace(world, images={**world.images, MID.digest: active}, active=MID.digest)
+    assert set(images.drop_surplus(world).world.images) == {OLD.digest, MID.digest}
 
 
 def test_what_could_not_be_mounted_goes_first() -> None:
