@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from extsloader.ctl.listing import find_warnings
 from extsloader.ctl.text import Style, lay_table
 from extsloader.image.envelope import parse_envelope
 from extsloader.image.schema import parse_manifest
@@ -90,12 +91,15 @@ def _read_envelope(path: str) -> bytes:
 
 def _print(verdict: str, found: StoredImage | Problem, options: argparse.Namespace) -> bool:
     good = isinstance(found, StoredImage)
+    # Only what is signed: the tool that lists it has no confinement.
+    warnings = find_warnings(options.image) if good and verdict == VERIFIED else []
     if options.json:
-        print(json.dumps(_members(verdict, found)))
+        print(json.dumps(_members(verdict, found) | ({"warnings": warnings} if warnings else {})))
     elif isinstance(found, StoredImage):
         signers = show_signers(found, verified=verdict == VERIFIED)
         lines = [f"{verdict}: {printable(options.image)}", printable(signers)]
-        print("\n".join([*lines, *show_image(found)]))
+        told = [f"warning: {printable(text)}" for text in warnings]
+        print("\n".join([*lines, *told, *show_image(found)]))
     else:
         print(f"refused: {printable(found.message)} [{found.code}]")
         if found.hint:
