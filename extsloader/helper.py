@@ -1,11 +1,11 @@
-"""`python -m extsloader.helper`: checks the settings, then stays and forks the first helpers.
+"""`python -m extsloader.helper ROOT [CONFIG]`: checks the settings, stays, and forks helpers.
 
 A process of its own, because pydantic costs the daemon 10 MB for one second's work. Verifying
 needs pydantic as well: on a small device that boots, starting Python anew and loading everything
 once more takes seconds for each medium (docs/adr/0026-the-settings-process-stays.md).
 """
 
-import argparse
+import gc
 import os
 import select
 import signal
@@ -15,19 +15,17 @@ from dataclasses import asdict
 
 import msgspec
 
-from extsloader.settings.check import check
-
 PATIENCE = 30.0  # seconds that an unused process may cost its memory
 MAX_JOB = 16  # bytes
 
 
 def main() -> int:
     """Exit code 1 after a list of problems; else 0, or that of a helper in its fork."""
-    parser = argparse.ArgumentParser(prog="extsloader.helper")
-    parser.add_argument("--config", metavar="FILE")
-    parser.add_argument("--root", metavar="DIR", default="/")
-    options = parser.parse_args()
-    settings, problems = check(options.config, options.root, os.environ)
+    gc.disable()  # what is loaded stays; looking for garbage in it takes a tenth of the time
+    from extsloader.settings.check import check  # noqa: PLC0415 - see above
+
+    root, *config = sys.argv[1:]  # no parser: it takes 5 ms to load
+    settings, problems = check(config[0] if config else None, root, os.environ)
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as channel:
         if settings is None:
             channel.send(msgspec.json.encode([asdict(problem) for problem in problems]))
@@ -47,6 +45,8 @@ def stay(channel: socket.socket, patience: float = PATIENCE) -> int:
     import extsloader.verify.trust  # noqa: F401, PLC0415 - the settings must not wait for it
     from extsloader.verify.__main__ import main as serve  # noqa: PLC0415
 
+    gc.freeze()
+    gc.enable()
     while select.select([channel], [], [], patience)[0] or _has_children():
         if not select.select([channel], [], [], 0)[0]:
             continue

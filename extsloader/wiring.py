@@ -14,7 +14,6 @@ from pathlib import Path
 import msgspec
 
 import extsloader
-from extsloader.adapters.agent_files import AgentFiles
 from extsloader.adapters.cgroups.factory import open_cgroups
 from extsloader.adapters.clock import read_moment
 from extsloader.adapters.directory import FileSources
@@ -32,7 +31,6 @@ from extsloader.adapters.mounts.images import mountpoint
 from extsloader.adapters.mounts.port import Mounts
 from extsloader.adapters.notify import Notifier, take_notifier
 from extsloader.adapters.oci.runtime import OciRuntime
-from extsloader.adapters.pubsub import Publisher, Subscriber, Topic
 from extsloader.adapters.readiness import ServiceReadiness
 from extsloader.adapters.service_log import ServiceLogs
 from extsloader.adapters.state_file import StateFile
@@ -203,6 +201,9 @@ def open_pillar(settings: Settings, journal: Journal) -> PillarLink | None:
     """Be one of Pillar's agents, if that is wanted. Raises MachineError(E_BUSY) beside another."""
     if not settings.pillar.enabled:
         return None
+    from extsloader.adapters.agent_files import AgentFiles  # noqa: PLC0415 - no other device
+    from extsloader.adapters.pubsub import Publisher, Subscriber, Topic  # noqa: PLC0415 - has it
+
     run = settings.paths.pillar
     files = AgentFiles(run)
     ports = PillarPorts(

@@ -1,32 +1,18 @@
 """Exponential back-off with jitter that stays spread at its cap."""
 
-from dataclasses import dataclass
-from typing import cast
-
-from tenacity import RetryCallState
-from tenacity.wait import wait_exponential
-
 from extsloader.model.settings import Timeouts
 
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """All that tenacity's exponential wait reads of its state.
-
-    A real RetryCallState reads the clock when it is made, which the core must not.
-    """
-
-    attempt_number: int
+DOUBLINGS = 64  # beyond every cap, and far from what a float cannot hold
 
 
 def delay(*, failures: int, base: float, cap: float, jitter: float, dice: float) -> float:
     """Seconds until the next try after so many failures in a row (1 is the first).
 
     The jitter is taken off after the cap, so that a crowd that reached the cap stays spread
-    ("full jitter" with jitter = 1); tenacity's own jittered waits draw their own dice.
+    ("full jitter" with jitter = 1).
     """
-    wait = wait_exponential(multiplier=base, max=cap)
-    ceiling = wait(cast("RetryCallState", _Attempt(max(1, failures))))
+    doublings = min(max(failures - 1, 0), DOUBLINGS)
+    ceiling = min(cap, base * (1 << doublings))
     return ceiling * (1 - jitter * dice)
 
 

@@ -16,8 +16,8 @@ Process = tuple[subprocess.Popen[bytes], socket.socket]
 
 def start_checking(config: str | None, root: str = "/") -> Process:
     """Start the process and do not wait for it. Raises OSError."""
-    argv = [sys.executable, *OPTIONS, "extsloader.helper", f"--root={root}"]
-    argv += [f"--config={config}"] if config is not None else []
+    argv = [sys.executable, *OPTIONS, "extsloader.helper", root]
+    argv += [config] if config is not None else []
     ours = {k: v for k, v in os.environ.items() if k.startswith("EXTSLOADER_")}
     channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:

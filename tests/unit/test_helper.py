@@ -41,7 +41,7 @@ def has_ended(pidfd: int, seconds: float) -> bool:
 def settled() -> Iterator[socket.socket]:
     """The process after its answer; clean ends are its own."""
     ours, theirs = pair()
-    argv = [sys.executable, "-m", "extsloader.helper"]
+    argv = [sys.executable, "-m", "extsloader.helper", "/"]
     with subprocess.Popen(argv, stdin=theirs.fileno(), stdout=subprocess.DEVNULL) as process:
         with ours:
             theirs.close()
@@ -76,7 +76,7 @@ def test_problems_end_it(tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text("a = 1\nb = 2")
     ours, theirs = pair()
-    argv = [sys.executable, "-m", "extsloader.helper", f"--config={config}"]
+    argv = [sys.executable, "-m", "extsloader.helper", "/", str(config)]
     with ours, subprocess.Popen(argv, stdin=theirs.fileno()) as process:
         theirs.close()
         assert len(msgspec.json.decode(ours.recv(MAX_MESSAGE))) == 2
