@@ -1,6 +1,7 @@
 """`python -m bench [idle|verification|starting|keeping|recovery|boot]…`; all without a name."""
 
 import os
+import signal
 import sys
 
 from bench import boot, idle, keeping, recovery, starting, verification
@@ -21,6 +22,8 @@ def main() -> int:
     if unknown := [name for name in names if name not in CASES]:
         print(f"cannot measure {', '.join(unknown)}: there are {', '.join(CASES)}")
         return 2
+    # Whoever ends us gets mounts, loop devices and services taken away as at any other end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, {os.uname().release}")
     for name in names:
         for line in CASES[name].measure():

@@ -15,6 +15,7 @@ from extsloader.ctl.client import Client, UnreachableError
 from extsloader.model.status import StatusSnapshot
 
 CGROUP = "extsloader-bench"
+DEADLINE = 120  # seconds
 MEMORY = "/dev/shm"  # noqa: S108 - as /run on a device: a tmpfs, whatever it is on this machine
 
 
@@ -28,11 +29,14 @@ class Agent:
     die_and_return: Callable[[], None]  # kill -9, and the next one is started
 
     def until(self, is_so: Callable[[StatusSnapshot], bool]) -> StatusSnapshot:
-        """Wait for a status by long poll."""
+        """Wait for a status by long poll; RuntimeError: on a busy machine services may fail."""
+        ends = time.monotonic() + DEADLINE
         status = self.client.ask("/v1/status", StatusSnapshot)
         while not is_so(status):
-            target = f"/v1/status?beyond={status.generation}&timeout=60"
-            status = self.client.ask(target, StatusSnapshot, wait=60)
+            if (left := ends - time.monotonic()) < 0:
+                raise RuntimeError(f"after {DEADLINE} s {status.state}: {status.reason}")
+            target = f"/v1/status?beyond={status.generation}&timeout={left:.0f}"
+            status = self.client.ask(target, StatusSnapshot, wait=left)
         return status
 
     @contextmanager
@@ -80,9 +84,13 @@ def _serve(
         yield Agent(daemons[0].pid, device, _connect(run, root / "log"), die_and_return)
     finally:
         daemons[-1].send_signal(signal.SIGTERM)
-        code = daemons[-1].wait(120)
+        try:
+            daemons[-1].wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            daemons[-1].kill()
+            raise
         shutil.rmtree(run)
-        if code != 0:
+        if daemons[-1].returncode != 0:
             raise RuntimeError((root / "log").read_text(encoding="utf-8"))
 
 

@@ -11,7 +11,7 @@ from extsloader.ctl.client import Client, UnreachableError
 from extsloader.model.status import Change, StatusSnapshot
 
 SERVICES = 50
-RUNS = 5
+RUNS = 4  # after one more crash the agent is in safe mode (`core.safe_mode`), and never ready
 QUIET = 3.0  # seconds, more than it takes: nobody asks meanwhile
 JSON = (("Accept", "application/json"),)
 
