@@ -1,13 +1,14 @@
-"""`python -m bench [idle|verification|starting|keeping|recovery|boot]…`; all without a name."""
+"""`python -m bench [idle|discovery|verification|…]…`; all without a name."""
 
 import os
 import signal
 import sys
 
-from bench import boot, idle, keeping, recovery, starting, verification
+from bench import boot, discovery, idle, keeping, recovery, starting, verification
 
 CASES = {
     "idle": idle,
+    "discovery": discovery,
     "verification": verification,
     "starting": starting,
     "keeping": keeping,
