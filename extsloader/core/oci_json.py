@@ -6,6 +6,7 @@ keys, for one, mean the first value to some parsers and the last to others.
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ MAX_LIST_CHARACTERS = 64 << 10  # execve(2) takes 128 KiB for one argument
 MAX_SHOWN = 20  # findings in one message
 MAX_SHOWN_TEXT = 80
 MAX_DIGITS = 20  # of 2^64 - 1, the largest number of the OCI specification
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")
 
 _KINDS: dict[type, str] = {
     str: "a text",
@@ -157,13 +159,7 @@ def parse(name: str, text: str, findings: Findings) -> Node:
         reason = f"is longer than {MAX_CHARACTERS} characters"
     else:
         try:
-            value = json.loads(
-                text,
-                object_pairs_hook=_unique,
-                parse_int=_whole,
-                parse_float=_refuse_number,
-                parse_constant=_refuse_number,
-            )
+            value = _DECODER.decode(text)
             _check_content(value)
         except ValueError as error:
             reason = f"is not usable JSON: {error}"
@@ -195,12 +191,20 @@ def _refuse_number(text: str) -> float:
     raise ValueError(f"number {shown(text)} is not whole")
 
 
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique,
+    parse_int=_whole,
+    parse_float=_refuse_number,
+    parse_constant=_refuse_number,
+)
+
+
 def _check_content(value: object) -> None:
     """Refuse what no path, argument or runtime can carry: NUL and lone surrogates."""
     level = [value]
     for _ in range(MAX_DEPTH):
         for text in level:
-            if isinstance(text, str) and ("\0" in text or not _encodable(text)):
+            if isinstance(text, str) and _UNUSABLE.search(text):
                 raise ValueError(f"text {shown(text)} holds NUL or half a character")
         level = [inner for outer in level for inner in _inside(outer)]
         if not level:
@@ -212,7 +216,3 @@ def _inside(value: object) -> list[object]:
     if isinstance(value, dict):
         return [*value.keys(), *value.values()]
     return value if isinstance(value, list) else []
-
-
-def _encodable(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
