@@ -9,13 +9,11 @@ import fcntl
 import hmac
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
-from itertools import cycle
 
 from extsloader.image.superblock import reader
 from extsloader.image.trailer import encode_trailer, find_end, read_trailer
@@ -27,8 +25,7 @@ from extsloader.model.reasons import Code
 from extsloader.verify.identity import FLAGS
 from extsloader.verify.medium import Medium
 
-CHUNK = 256 << 10  # bytes; what was read is still in the processor's cache when it is hashed
-AHEAD = 4  # chunks that are read and written before they are hashed
+CHUNK = 256 << 10  # bytes; still in the processor's cache when hashed and written (1 MiB is not)
 PACE_WINDOW = 10.0  # seconds of reading over which a medium's rate is judged
 
 Progress = Callable[[int, int], None]
@@ -178,22 +175,18 @@ def open_store(path: str) -> Iterator[Store]:
 def copy(medium: Medium, target: int, size: int, pace: Pace, progress: Progress) -> str:
     """Copy exactly `size` bytes; the digest of what was written, in hex.
 
-    This thread reads and writes, and another one does nothing but hash, which takes longest.
+    In one thread: reading and writing take a third of the time of hashing. Handing the chunks to a
+    second thread costs as much (measured: 0.41 s of processor time instead of 0.34 s for 512 MiB,
+    and up to 1.4 s), so that it pays only while both processors are idle.
     """
     state = sha256()
-    buffers = cycle([memoryview(bytearray(CHUNK)) for _ in range(AHEAD)])
-    hashing: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(1) as hasher:
-        for offset in range(0, size, CHUNK):
-            if len(hashing) == AHEAD:
-                hashing.popleft().result()
-            part = next(buffers)[: min(CHUNK, size - offset)]
-            _fill(part, medium, offset, size, pace)
-            hashing.append(hasher.submit(state.update, part))
-            write_all(target, part, offset)
-            progress(offset + len(part), size)
-        for chunk in hashing:
-            chunk.result()
+    buffer = memoryview(bytearray(CHUNK))
+    for offset in range(0, size, CHUNK):
+        part = buffer[: min(CHUNK, size - offset)]
+        _fill(part, medium, offset, size, pace)
+        state.update(part)
+        write_all(target, part, offset)
+        progress(offset + len(part), size)
     return state.hexdigest()
 
 
