@@ -114,6 +114,8 @@ def _add_offline(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     verify.add_argument("--root-hash", metavar="FILE", default=ROOT_HASH, help=text)
     inspect = add("inspect", "what an image says about itself, NOT checked")
     inspect.add_argument("image", metavar="IMAGE")
+    plan = add("plan", "in which order an image's services would start, NOT checked")
+    plan.add_argument("image", metavar="IMAGE")
 
 
 def _count(text: str) -> int:

@@ -4,7 +4,7 @@ from extsloader.ctl.arguments import STATES
 
 VERBS = (
     "status services explain candidates events wait start stop restart pause resume rescan reload "
-    "verify inspect completion"
+    "verify inspect plan completion"
 )
 """A test holds it equal to what the parser knows."""
 
@@ -20,7 +20,7 @@ _extsloaderctl() {{
         *:*:explain:*|*:*:start:*|*:*:stop:*|*:*:restart:*|*:*:pause:*|*:*:resume:*)
             words=$(extsloaderctl services --names 2>/dev/null) ;;
         *:*:completion:*) words=bash ;;
-        *:*:verify:*|*:*:inspect:*) COMPREPLY=($(compgen -f -- "$word")); return ;;
+        *:*:verify:*|*:*:inspect:*|*:*:plan:*) COMPREPLY=($(compgen -f -- "$word")); return ;;
     esac
     COMPREPLY=($(compgen -W "$words" -- "$word"))
 }}

@@ -28,10 +28,10 @@ def look_at_image(options: argparse.Namespace) -> bool:
         now = time.clock_gettime(time.CLOCK_REALTIME)
         found = verify_file(options.image, options.keys, root_hash=options.root_hash, wall=now)
         return _print(VERIFIED, found, options)
-    return _print("not verified", _inspect(options.image), options)
+    return _print("not verified", read_image(options.image), options)
 
 
-def _inspect(path: str) -> StoredImage | Problem:
+def read_image(path: str) -> StoredImage | Problem:
     """What the image says of itself; whether it is true is not looked at."""
     try:
         envelope = parse_envelope(_read_envelope(path))
@@ -101,10 +101,15 @@ def _print(verdict: str, found: StoredImage | Problem, options: argparse.Namespa
         told = [f"warning: {printable(text)}" for text in warnings]
         print("\n".join([*lines, *told, *show_image(found)]))
     else:
-        print(f"refused: {printable(found.message)} [{found.code}]")
-        if found.hint:
-            print(f"hint: {printable(found.hint)}", file=sys.stderr)
+        print_refusal(found)
     return good
+
+
+def print_refusal(problem: Problem) -> None:
+    """Why not, and what to do."""
+    print(f"refused: {printable(problem.message)} [{problem.code}]")
+    if problem.hint:
+        print(f"hint: {printable(problem.hint)}", file=sys.stderr)
 
 
 def _members(verdict: str, found: StoredImage | Problem) -> dict[str, object]:
