@@ -9,6 +9,7 @@ from extsloader import __version__
 SOCKET = "/run/extsloader/extsloader.sock"
 KEYS = "/etc/extsloader/keys"
 ROOT_HASH = "/etc/ext-verity-roothash"
+MAX_PAUSE = 3600  # seconds
 EPILOG = f"""exit codes: 0 yes, 1 no (not ready, refused, failed, too late), 2 wrong usage,
 3 no daemon answers. The socket is that of --socket, else that of --root, else
 $EXTSLOADER_SOCKET, else {SOCKET}"""
@@ -64,6 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
     events = add("events", "changes of state")
     events.add_argument("--follow", action="store_true", help="go on with what happens next")
     events.add_argument("--since", type=_count, default=0, metavar="N", help="those after number N")
+    top = add("top", "what each service uses now, the busiest on top")
+    text = "seconds between the two looks; default: 1"
+    top.add_argument("--interval", type=_pause, default=1.0, metavar="S", help=text)
     _add_wait(add("wait", "wait until the device is ready"))
     for name, text in COMMANDS.items():
         command = add(name, text)
@@ -122,6 +126,13 @@ def _count(text: str) -> int:
     if text.isascii() and text.isdecimal():
         return int(text)
     raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
+
+
+def _pause(text: str) -> float:
+    """Short enough that nobody waits for ever."""
+    if 0 < (seconds := _seconds(text)) <= MAX_PAUSE:
+        return seconds
+    raise argparse.ArgumentTypeError(f"expected more than 0 seconds, {MAX_PAUSE} at most")
 
 
 def _seconds(text: str) -> float:

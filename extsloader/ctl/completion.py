@@ -3,8 +3,8 @@
 from extsloader.ctl.arguments import STATES
 
 VERBS = (
-    "status services explain candidates events wait start stop restart pause resume rescan reload "
-    "verify inspect plan completion"
+    "status services explain candidates events top wait start stop restart pause resume rescan "
+    "reload verify inspect plan completion"
 )
 """A test holds it equal to what the parser knows."""
 

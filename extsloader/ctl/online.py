@@ -36,6 +36,7 @@ def ask_daemon(options: argparse.Namespace, socket: str, *, colours: bool) -> in
         "explain": explain_service,
         "candidates": print_candidates,
         "events": print_events,
+        "top": _print_usage,
         "wait": wait,
         **dict.fromkeys(COMMANDS, give_order),
     }
@@ -103,6 +104,12 @@ def print_events(client: Client, options: argparse.Namespace, style: Style) -> b
         sys.stdout.flush()
     print("extsloaderctl: the daemon ended the stream", file=sys.stderr)
     return False
+
+
+def _print_usage(client: Client, options: argparse.Namespace, style: Style) -> bool:
+    from extsloader.ctl.top import print_usage  # noqa: PLC0415 - `wait` at boot needs none of it
+
+    return print_usage(client, options, style)
 
 
 def give_order(client: Client, options: argparse.Namespace, _style: Style) -> bool:

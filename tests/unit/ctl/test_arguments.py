@@ -53,6 +53,8 @@ def test_where_the_socket_is(
         "wait --timeout -1",
         "wait --timeout nan",
         "events --since -1",
+        "top --interval 0",
+        "top --interval inf",
         "verify",
         "completion fish",
     ],

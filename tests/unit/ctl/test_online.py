@@ -58,6 +58,7 @@ Run = Callable[[str], tuple[int, str, str]]
         ("explain webui", 0, "next step: look at the log"),
         ("candidates", 0, "/dev/sdc1   40M  refused"),
         ("events", 0, "service telemetry: ready -> backing-off"),
+        ("top --interval 0.01", 0, "telemetry  backing-off"),
         ("wait --for degraded", 0, "degraded: "),
         ("wait --for settled", 0, "degraded: "),
         ("wait --timeout 0.05", 1, "degraded: "),
