@@ -22,7 +22,6 @@ from extsloader.ports.status import ControlPort, StatusPort
 READ = 4096  # bytes
 CREDENTIALS = struct.Struct("iII")  # pid, uid, gid (unix(7), SO_PEERCRED)
 STREAM_HEADERS = (("Content-Type", "text/event-stream"), ("Cache-Control", "no-store"))
-PLAIN_HEADERS = (("Content-Type", "application/json"), ("Cache-Control", "no-store"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +195,8 @@ class Connection:
 
     async def _send_reply(self, reply: Reply) -> None:
         length = ("Content-Length", str(len(reply.body)))
-        headers = [*PLAIN_HEADERS, length, *reply.headers]
+        kind = (("Content-Type", reply.content_type), ("Cache-Control", "no-store"))
+        headers = [*kind, length, *reply.headers]
         if self._http.their_state is not h11.DONE:
             headers.append(("Connection", "close"))  # the rest of the request is not read
         await self._send(h11.Response(status_code=reply.status, headers=headers))

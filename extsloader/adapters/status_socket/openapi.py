@@ -11,16 +11,18 @@ from typing import Any
 import msgspec
 
 from extsloader import __version__
+from extsloader.adapters.status_socket.metrics import CONTENT_TYPE
 from extsloader.adapters.status_socket.routes import (
     DEFAULT_WAIT,
+    JSON,
     MAX_WAIT,
+    METRICS,
     ROUTES,
     Failure,
     Route,
 )
 
 REFERENCE = "#/components/schemas/{name}"
-JSON = "application/json"
 NUMBER = {"type": "integer", "minimum": 0}
 PARAMETERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "name": ("path", "a service of the active image", {"type": "string"}),
@@ -76,7 +78,8 @@ def render() -> str:
 
 def _operation(route: Route, answer: dict[str, Any]) -> dict[str, Any]:
     names = [*(("name",) if "{name}" in route.path else ()), *route.parameters]
-    content: dict[str, Any] = {JSON: {"schema": answer}}
+    kind = CONTENT_TYPE if route.path == METRICS else JSON
+    content: dict[str, Any] = {kind: {"schema": answer}}
     if route.path == "/v1/events":
         names.append("Last-Event-ID")
         content["text/event-stream"] = {"schema": {"type": "string"}}

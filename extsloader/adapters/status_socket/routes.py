@@ -31,6 +31,8 @@ DEFAULT_WAIT = 30.0
 MAX_FIELDS = 8  # query parameters
 SHOWN = 64  # characters of a client's own text that an error repeats
 MAX_ID = 1 << 62
+JSON = "application/json"
+METRICS = "/metrics"
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -64,6 +66,7 @@ class Reply(Struct, frozen=True):
     status: int
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
+    content_type: str = JSON
 
 
 class LongPoll(Struct, frozen=True):
@@ -253,7 +256,7 @@ def _events(status: StatusPort, question: Question) -> Answer:
     # Last-Event-ID is what a browser's EventSource sends when it reconnects to the same URL.
     text = question.request.last_event_id or question.fields.get("since", "0")
     since = resume_point(status, _whole_number("since", text))
-    if "application/json" in question.request.accept:
+    if JSON in question.request.accept:
         return Reply(200, encode(status.changes_since(since)))
     return EventStream(since)
 
@@ -262,6 +265,13 @@ def _health(status: StatusPort, _question: Question) -> Answer:
     now = status.snapshot()
     health = Health(state=now.state, generation=now.generation, version=__version__)
     return Reply(200, encode(health))
+
+
+def _metrics(status: StatusPort, _question: Question) -> Answer:
+    from extsloader.adapters.status_socket import metrics  # noqa: PLC0415 - few ask, all would load
+
+    body = metrics.render(status.snapshot())
+    return Reply(200, body, content_type=metrics.CONTENT_TYPE)
 
 
 def _command(verb: Verb) -> Callable[[StatusPort, Question], Answer]:
@@ -332,6 +342,12 @@ ROUTES = (
         summary="Whether the agent's loop runs and answers",
         answers=Health,
         handler=_health,
+    ),
+    Route(
+        path=METRICS,
+        summary="The same in numbers, as OpenMetrics text",
+        answers=str,
+        handler=_metrics,
     ),
     *(
         Route(
