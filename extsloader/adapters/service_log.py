@@ -61,9 +61,10 @@ class ServiceLogs:
 
     def keep(self) -> None:
         """Keep the files that conmon has started anew since the last call. Raises nothing."""
-        for path in self._directory.glob("[!.]*.log"):
-            with suppress(OSError):
-                self._turn(ServiceName(path.stem))
+        with suppress(OSError):  # no descriptor is left to list them
+            for path in self._directory.glob("[!.]*.log"):
+                with suppress(OSError):
+                    self._turn(ServiceName(path.stem))
 
     def read_tail(self, service: ServiceName) -> tuple[str, ...]:
         """At most five lines, oldest first, with escapes for what drives terminals.
