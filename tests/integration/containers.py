@@ -123,8 +123,8 @@ class Bench:
     def has_log(self, name: str) -> bool:
         return Path(self.settings.paths.logs, f"{name}.log").exists()
 
-    def log(self, name: str) -> str:
-        return Path(self.settings.paths.run, "log", f"{name}.log").read_text()
+    def log(self, name: str, suffix: str = "log") -> str:
+        return Path(self.settings.paths.logs, f"{name}.{suffix}").read_text()
 
     async def sweep(self) -> None:
         self.runtime.close()

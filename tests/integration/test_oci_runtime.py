@@ -393,6 +393,22 @@ async def test_crashes_do_not_make_the_log_longer(bench: Bench) -> None:
         assert len(bench.log("zeta")) <= small.logs.size
 
 
+async def test_no_line_is_lost_when_conmon_starts_the_file_anew(bench: Bench) -> None:
+    bench.runtime.close()
+    bench.settings = replace(bench.settings, logs=Logs(size=16 << 10))
+    logs = open_logs(bench.settings)
+    plan = bench.plan(bench.add_bundle("zeta", "yes a-few-words | head -n 400; echo the end"))
+    await bench.new_agent().create(plan)
+    logs.keep()
+    await bench.runtime.start(plan.service)
+    await bench.next_end()
+    assert logs.read_tail(plan.service)[-1] == "the end"
+    assert "the end" not in bench.log("zeta", "log.1")
+    lines = (bench.log("zeta", "log.1") + bench.log("zeta")).splitlines()
+    words = [line.split(" ", 3)[3] for line in lines]  # one line may come in two parts
+    assert "".join(words) == "a-few-words" * 400 + "the end"
+
+
 @pytest.fixture
 def small_disk(bench: Bench) -> Iterator[Path]:
     """16 KiB below the logs."""

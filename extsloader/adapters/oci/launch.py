@@ -82,10 +82,7 @@ def passed_on(logs: LogPort, service: ServiceName, complaints: Path) -> Iterator
     with (
         _pipe() as (output, to_output),
         closing_descriptor(to_output),
-        _pipe() as (
-            errors,
-            to_errors,
-        ),
+        _pipe() as (errors, to_errors),
         closing_descriptor(to_errors),
     ):
         if not logs.pass_on(service, output, errors):

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 
-from extsloader.runtime.tasks import Tasks
+from extsloader.runtime.tasks import Tasks, repeat
 
 
 async def test_a_task_lives_although_nobody_else_holds_it() -> None:
@@ -41,3 +41,13 @@ async def test_closing_waits_for_the_end_of_what_it_cancels() -> None:
     await tasks.close()
     assert cleaned == ["work"]
     assert working.cancelled()
+
+
+async def test_work_is_repeated_until_the_end() -> None:
+    done = asyncio.Semaphore(0)
+    tasks = Tasks()
+    again = tasks.spawn("again", repeat(done.release, 0))
+    for _ in range(3):
+        await done.acquire()
+    await tasks.close()
+    assert again.cancelled()
