@@ -36,7 +36,7 @@ from extsloader.adapters.service_log import ServiceLogs
 from extsloader.adapters.state_file import StateFile
 from extsloader.adapters.status_socket import StatusSocket
 from extsloader.adapters.store import Store
-from extsloader.adapters.tpm import TpmIndex, find_no_tpm
+from extsloader.adapters.tpm import TpmIndex, TpmRegister, find_no_tpm
 from extsloader.adapters.udev import UdevSources
 from extsloader.adapters.verifier import Verifier
 from extsloader.core.history import begin, collect, is_possible
@@ -139,7 +139,7 @@ async def serve(
             journal.log.warning("memory damaged", code=problem.code, reason=problem.message)
         found = await threads.run(ports.history.read)
         begun = begin(
-            _first_world(settings, machine, recollection),
+            _first_world(settings, machine, recollection, measures=ports.register is not None),
             found.value,
             found.problems,
             read_moment().wall,
@@ -172,6 +172,7 @@ def build_ports(
     )
     verifier.keep(*checking)
     runtime = OciRuntime(settings, machine, open_logs(settings))
+    tpm = not find_no_tpm()
     return Ports(
         sources={source.provider: source for source in sources},
         verifier=verifier,
@@ -192,7 +193,8 @@ def build_ports(
         memory=tuple(
             StateFile(path=Path(path), kind="images", decode=decode_memory) for path in paths.memory
         ),
-        seal=None if find_no_tpm() else TpmIndex(decode=decode_memory),
+        seal=TpmIndex(decode=decode_memory) if tpm else None,
+        register=TpmRegister(boot=machine.boot, log=Path(paths.run)) if tpm else None,
         clock=StateFile(path=Path(paths.clock), kind="clock", decode=decode_clock),
     )
 
@@ -227,7 +229,9 @@ def _load_narrowed(load: Callable[[], Settings], slot: str) -> Settings:
     return narrow(load(), slot)
 
 
-def _first_world(settings: Settings, machine: Machine, recollection: Recollection) -> World:
+def _first_world(
+    settings: Settings, machine: Machine, recollection: Recollection, *, measures: bool
+) -> World:
     """Nothing is known of any medium yet. Raises MachineError for bad floors beside the keys."""
     bounds = Bounds(
         memory=recollection.memory,
@@ -240,6 +244,7 @@ def _first_world(settings: Settings, machine: Machine, recollection: Recollectio
         bounds=bounds,
         stale_memory=recollection.stale,
         sealed=recollection.sealed,
+        measures=measures,
         problems=recollection.problems,
     )
 

@@ -1,11 +1,13 @@
-"""A copy of the memory in the TPM, where taking the disk out does not reach it.
+"""The TPM: a copy of the memory that outlives a disk taken out, and the register for images.
 
-An ordinary NV index of the owner hierarchy (TPM 2.0 Library, Part 1, "NV Memory"), read and
-written by Debian's tpm2-tools. An NV counter cannot take its place: it only ever goes up by one,
-while a floor jumps, is one for each channel, and may be set back by a newer key set.
+The copy is in an ordinary NV index of the owner hierarchy (TPM 2.0 Library, Part 1, "NV Memory").
+An NV counter cannot take its place: it only ever goes up by one, while a floor jumps, is one for
+each channel, and may be set back by a newer key set. Both are read and written by Debian's
+tpm2-tools.
 """
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from extsloader.model.errors import MachineError
+from extsloader.model.measurement import BANK, PCR
 from extsloader.model.reasons import Code, Problem
 from extsloader.ports.state import Loaded
 
@@ -25,7 +28,10 @@ PROGRAMS = "/usr/bin"
 INDEX = "0x1800E57"  # in the owner's range (TCG Registry of Reserved TPM 2.0 Handles, 2.2)
 SIZE = 768  # bytes; what every PC's TPM takes in one command
 
+LOG = "measurements.json"
+
 _DIGEST = sha256().digest_size
+_VALUE = re.compile(rb"^ *%d *: *0x([0-9A-Fa-f]{64})$" % PCR, re.MULTILINE)
 
 
 def find_no_tpm(device: str = DEVICE, programs: str = PROGRAMS) -> str:
@@ -76,27 +82,74 @@ class TpmIndex(Generic[T]):
         return INDEX.lower() in handles.lower().split()
 
     def _run(self, program: str, *arguments: str, data: bytes = b"") -> bytes:
-        """What the program writes to standard output. Raises MachineError(E_STATE)."""
+        return run(self.tcti, self.deadline, program, *arguments, data=data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TpmRegister:
+    """`RegisterPort`: one register of the SHA-256 bank, and its log in a directory of /run."""
+
+    boot: str
+    log: Path
+    tcti: str = f"device:{DEVICE}"
+    deadline: float = 5.0  # seconds for one program: services wait for it
+
+    def read(self) -> bytes:
+        """Its value. Raises MachineError(E_STATE)."""
+        said = self._run("tpm2_pcrread", f"{BANK}:{PCR}")
+        found = _VALUE.search(said)
+        if found is None:
+            raise _failed("tpm2_pcrread", f"no {BANK} bank got")
+        return bytes.fromhex(found[1].decode("ascii"))
+
+    def extend(self, digest: bytes) -> None:
+        """Raises MachineError(E_STATE): it may have happened nevertheless."""
+        self._run("tpm2_pcrextend", f"{PCR}:{BANK}={digest.hex()}")
+
+    def read_log(self) -> bytes:
+        """Raises MachineError(E_STATE)."""
         try:
-            process = subprocess.Popen(
-                [f"{PROGRAMS}/{program}", *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={"PATH": PROGRAMS, "LC_ALL": "C", "TPM2TOOLS_TCTI": self.tcti},
-                cwd="/",
-                start_new_session=True,
-            )
+            return (self.log / LOG).read_bytes()
+        except FileNotFoundError:
+            return b""
         except OSError as error:
-            raise _failed(program, os.strerror(error.errno or 0).lower()) from error
+            raise _cannot_keep(error) from error
+
+    def write_log(self, raw: bytes) -> None:
+        """Not synced: what ends the kernel ends the boot as well, and the log with it."""
+        new = self.log / f"{LOG}.new"
         try:
-            out, said = process.communicate(data, timeout=self.deadline)
-        except subprocess.TimeoutExpired:
-            _abandon(process)
-            raise _failed(program, f"no answer within {self.deadline:g} s") from None
-        if process.returncode:
-            raise _failed(program, _last_words(said) or f"exit code {process.returncode}")
-        return out
+            new.write_bytes(raw)
+            new.rename(self.log / LOG)
+        except OSError as error:
+            raise _cannot_keep(error) from error
+
+    def _run(self, program: str, *arguments: str) -> bytes:
+        return run(self.tcti, self.deadline, program, *arguments)
+
+
+def run(tcti: str, deadline: float, program: str, *arguments: str, data: bytes = b"") -> bytes:
+    """What the program writes to standard output. Raises MachineError(E_STATE)."""
+    try:
+        process = subprocess.Popen(
+            [f"{PROGRAMS}/{program}", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"PATH": PROGRAMS, "LC_ALL": "C", "TPM2TOOLS_TCTI": tcti},
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise _failed(program, os.strerror(error.errno or 0).lower()) from error
+    try:
+        out, said = process.communicate(data, timeout=deadline)
+    except subprocess.TimeoutExpired:
+        _abandon(process)
+        raise _failed(program, f"no answer within {deadline:g} s") from None
+    if process.returncode:
+        raise _failed(program, _last_words(said) or f"exit code {process.returncode}")
+    return out
 
 
 def _abandon(process: subprocess.Popen[bytes]) -> None:
@@ -123,3 +176,8 @@ def _last_words(said: bytes) -> str:
 
 def _failed(program: str, reason: str) -> MachineError:
     return MachineError(Code.STATE, f"run {program}", reason)
+
+
+def _cannot_keep(error: OSError) -> MachineError:
+    reason = os.strerror(error.errno or 0).lower()
+    return MachineError(Code.STATE, "use the event log of the TPM", reason)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from extsloader.core import view
 from extsloader.model.ids import short
 from extsloader.model.machine import Moment
+from extsloader.model.measurement import Measuring
 from extsloader.model.reasons import Problem
 from extsloader.model.status import Change
 from extsloader.model.world import Candidate, ServicePhase, World
@@ -55,6 +56,10 @@ def _images(old: World, new: World, wall: float) -> Iterator[Change]:
         if was != now:
             problem = image.damage or image.problem
             yield _change(f"image {short(digest)}", was, now, problem, wall)
+        stood = before.measuring if before else Measuring.NEVER
+        if image.measuring is not stood:
+            subject = f"measurement of {short(digest)}"
+            yield _change(subject, stood, image.measuring, image.unmeasured, wall)
 
 
 def _services(old: World, new: World, wall: float) -> Iterator[Change]:

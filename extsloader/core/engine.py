@@ -10,6 +10,7 @@ from extsloader.core import (
     fleet,
     history,
     images,
+    measurement,
     memory,
     operators,
     reconcile,
@@ -67,6 +68,8 @@ def _apply(world: World, event: Event, moment: Moment) -> Step:
             return images.take_unmounted(world, digest, left)
         case ev.ImageChecked(digest, problem):
             return images.take_checked(world, digest, problem)
+        case ev.ImageMeasured(digest, problem):
+            return measurement.take(world, digest, problem)
         case ev.ServiceExited() | ev.ServiceFailed():
             taken = services.take(world, event, moment)
             return taken if taken.world is world else taken.then(images.check)
@@ -106,6 +109,7 @@ def _settle(world: World, moment: Moment) -> Step:
         candidates.start_helpers(world)
         .then(fleet.give_up)
         .then(images.choose)
+        .then(measurement.settle)
         .then(fleet.settle, moment)
         .then(images.move)
         .then(images.drop_surplus)

@@ -4,7 +4,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
 
-from extsloader.core import admission, budget, conditions, graph, images, oci, rollout, services
+from extsloader.core import (
+    admission,
+    budget,
+    conditions,
+    graph,
+    images,
+    measurement,
+    oci,
+    rollout,
+    services,
+)
 from extsloader.core.step import Step
 from extsloader.core.supervision import ENDED, OUT, SETTLED, UP, Order, order_for
 from extsloader.model.events import ImageMounted
@@ -155,13 +165,13 @@ def waits_for(
 
 def _move_up(world: World, wishes: Wishes, moment: Moment) -> Step:
     step = Step(world)
-    gate = find_gate(world, wishes)
+    gate, unmeasured = find_gate(world, wishes), measurement.is_due(world)
     missing, held_up = [], False
     for name, state in world.services.items():
         order = order_for(state.phase, wanted=wishes[name])
         if order is Order.CREATE:
             missing.append(state)
-        elif order is not Order.START or waits_for(world, state, wishes, gate):
+        elif order is not Order.START or unmeasured or waits_for(world, state, wishes, gate):
             continue
         elif admission.admits(world, moment):
             step = step.then(services.start, state, moment)

@@ -20,6 +20,7 @@ from extsloader.model.events import TimerId, TimerKind
 from extsloader.model.ids import Digest, SourceId, short
 from extsloader.model.machine import Moment
 from extsloader.model.manifest import Service, StoredImage
+from extsloader.model.measurement import Measuring
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.world import Image, ImagePhase, ServicePhase, ServiceState, World
 
@@ -166,7 +167,7 @@ def move(world: World) -> Step:
         if order is Order.MOUNT:
             verity = uses_verity(world.settings, world.machine)
             step = step.then(_begin, image, order, MountImage(image.stored, verity))
-        elif order is Order.UNMOUNT and not image.checking and _is_free(world):
+        elif order is Order.UNMOUNT and not _is_asked_about(image) and _is_free(world):
             # A helper may be about to vouch for the same digest: the next boot looks at the file.
             drop = image.damage is not None and not candidates.is_verifying(world)
             step = step.then(_begin, image, order, UnmountImage(digest, drop))
@@ -243,6 +244,10 @@ def _worth(image: Image) -> tuple[bool, bool, int]:
     """One that could not be mounted is worth less than any other."""
     stored = image.stored
     return image.phase is not ImagePhase.BROKEN, stored.pinned, stored.manifest.sequence
+
+
+def _is_asked_about(image: Image) -> bool:
+    return image.checking or image.measuring is Measuring.ASKED
 
 
 def _is_free(world: World) -> bool:

@@ -6,6 +6,7 @@ from extsloader.core import (
     candidates,
     fleet,
     health,
+    measurement,
     memory,
     outlook,
     reload,
@@ -17,6 +18,7 @@ from extsloader.core.integrity import name_integrity
 from extsloader.core.supervision import SETTLED, UP
 from extsloader.model.ids import Digest, ServiceName, short
 from extsloader.model.machine import Moment
+from extsloader.model.measurement import Measuring
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.severity import severity
 from extsloader.model.source import name_place
@@ -62,7 +64,13 @@ def take_snapshot(world: World, moment: Moment) -> StatusSnapshot:
         candidates=tuple(_show_candidate(world, c) for c in world.candidates.values()),
         floors=memory.floors(world),
         flags=memory.find_flags(world, moment),
-        problems=(*_damages(world), *_standing(world), *world.leftovers.values(), *world.problems),
+        problems=(
+            *_damages(world),
+            *_unmeasured(world),
+            *_standing(world),
+            *world.leftovers.values(),
+            *world.problems,
+        ),
         previous_run=world.previous,
     )
 
@@ -76,10 +84,18 @@ def judge(world: World) -> tuple[AgentState, str]:
     if off := rollout.explain_off(world.settings):
         return AgentState.DISABLED, off
     if world.services:
-        return _add_safe_mode(world, *_add_damage(world, *_judge_services(world)))
+        judged = _judge_measuring(world) or _judge_services(world)
+        return _add_safe_mode(world, *_add_damage(world, *judged))
     if world.active is not None:
         return AgentState.ACTIVATING, f"mounting image {short(world.active)}"
     return _judge_search(world)
+
+
+def _judge_measuring(world: World) -> tuple[AgentState, str] | None:
+    """Services of an earlier agent may be ready already: Pillar must not take that for the end."""
+    if world.active is None or not measurement.is_due(world):
+        return None
+    return AgentState.ACTIVATING, f"measuring image {short(world.active)}"
 
 
 def _judge_services(world: World) -> tuple[AgentState, str]:
@@ -145,6 +161,10 @@ def _damages(world: World) -> tuple[Problem, ...]:
     return tuple(image.damage for image in world.images.values() if image.damage)
 
 
+def _unmeasured(world: World) -> tuple[Problem, ...]:
+    return tuple(image.unmeasured for image in world.images.values() if image.unmeasured)
+
+
 def _standing(world: World) -> tuple[Problem, ...]:
     """What lasts until it is mended."""
     found = (
@@ -196,6 +216,7 @@ def _show_image(world: World) -> ImageStatus | None:
         source_present=origin is not None and origin.present,
         integrity=name_integrity(world.settings, world.machine),
         phase=show_phase(image),
+        measured=image.measuring is Measuring.DONE,
         keys=image.stored.key_ids,
     )
 

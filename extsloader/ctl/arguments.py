@@ -116,6 +116,10 @@ def _add_offline(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     verify.add_argument("--keys", metavar="DIR", default=KEYS, help=f"default: {KEYS}")
     text = f"root hash and size of a pinned image; default: {ROOT_HASH}"
     verify.add_argument("--root-hash", metavar="FILE", default=ROOT_HASH, help=text)
+    pcr = add("pcr", "what the TPM's PCR 12 will hold on a device that runs an image")
+    pcr.add_argument("--image", metavar="IMAGE", required=True, help="which is checked first")
+    pcr.add_argument("--keys", metavar="DIR", default=KEYS, help=f"default: {KEYS}")
+    pcr.add_argument("--root-hash", metavar="FILE", default=ROOT_HASH, help=text)
     inspect = add("inspect", "what an image says about itself, NOT checked")
     inspect.add_argument("image", metavar="IMAGE")
     plan = add("plan", "in which order an image's services would start, NOT checked")

@@ -41,6 +41,10 @@ def _run(options: argparse.Namespace) -> int:
         from extsloader.ctl import plan  # noqa: PLC0415
 
         return YES if plan.show_plan(options) else NO
+    if options.verb == "pcr":
+        from extsloader.ctl import offline  # noqa: PLC0415
+
+        return YES if offline.predict_register(options) else NO
     from extsloader.ctl import online  # noqa: PLC0415
 
     return online.ask_daemon(options, find_socket(options), colours=_wants_colours())

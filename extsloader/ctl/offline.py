@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from extsloader.core import event_log
 from extsloader.ctl.listing import find_warnings
 from extsloader.ctl.text import Style, lay_table
 from extsloader.image.envelope import parse_envelope
@@ -14,6 +15,7 @@ from extsloader.image.schema import parse_manifest
 from extsloader.image.trailer import MAX_ENVELOPE, SIDECAR_SUFFIX, load_trailer
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.manifest import StoredImage
+from extsloader.model.measurement import BANK, PCR
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.text import printable
 from extsloader.verify.offline import verify_file
@@ -29,6 +31,25 @@ def look_at_image(options: argparse.Namespace) -> bool:
         found = verify_file(options.image, options.keys, root_hash=options.root_hash, wall=now)
         return _print(VERIFIED, found, options)
     return _print("not verified", read_image(options.image), options)
+
+
+def predict_register(options: argparse.Namespace) -> bool:
+    """Yes when the image is good: a device measures no other."""
+    found = verify_file(options.image, options.keys, root_hash=options.root_hash)
+    if isinstance(found, Problem):
+        return _print("", found, options)
+    facts = {
+        "pcr": PCR,
+        "bank": BANK,
+        "event": event_log.describe(found.digest),
+        "digest": event_log.digest_of(found.digest).hex(),
+        "value": event_log.extend(event_log.START, found.digest).hex(),
+    }
+    if options.json:
+        print(json.dumps(facts))
+    else:
+        print("\n".join(f"{name:<9} {fact}" for name, fact in facts.items()))
+    return True
 
 
 def read_image(path: str) -> StoredImage | Problem:

@@ -122,6 +122,7 @@ def _show_image(image: ImageStatus) -> list[str]:
     )
     name = f"{image.name} {image.version}, sequence {image.sequence}, {digest}, {image.phase}"
     kept = "kept in store" + (", read through dm-verity" if image.integrity == "verity" else "")
+    kept += ", measured by the TPM" if image.measured else ""
     return [
         f"image     {printable(name)}",
         f"          {printable(f'from {source}, {kept}{keys}')}",

@@ -58,6 +58,12 @@ class CheckImage(Struct, frozen=True):
     digest: Digest
 
 
+class MeasureImage(Struct, frozen=True):
+    """Extend the TPM's register with it, once in a boot: ImageMeasured."""
+
+    digest: Digest
+
+
 class DropImage(Struct, frozen=True):
     """Delete an image that is not active from the store; no event."""
 
@@ -181,6 +187,7 @@ Effect = (
     | MountImage
     | UnmountImage
     | CheckImage
+    | MeasureImage
     | DropImage
     | CreateService
     | StartService

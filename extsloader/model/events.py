@@ -169,6 +169,13 @@ class ImageChecked(Struct, frozen=True):
     problem: Problem | None = None
 
 
+class ImageMeasured(Struct, frozen=True):
+    """The TPM's register has the image, unless `problem` says why not."""
+
+    digest: Digest
+    problem: Problem | None = None
+
+
 class ServiceCreated(Struct, frozen=True):
     """The container exists and waits for its start, or runs already (`running`): adopted.
 
@@ -314,6 +321,7 @@ Event = (
     | ImageFailed
     | ImageUnmounted
     | ImageChecked
+    | ImageMeasured
     | ServiceCreated
     | ServiceStarted
     | ServiceNotified

@@ -101,6 +101,7 @@ class ImageStatus:
     source_present: bool
     integrity: str  # "store": copied while hashing, used from there; "verity": each read checked
     phase: str
+    measured: bool = False  # the TPM's PCR 12 has it
     keys: tuple[str, ...] = ()
 
 

@@ -9,6 +9,7 @@ from extsloader.model.history import History
 from extsloader.model.ids import Digest, ServiceName, SourceId
 from extsloader.model.machine import Load, Machine
 from extsloader.model.manifest import Service, StoredImage
+from extsloader.model.measurement import Measuring
 from extsloader.model.plan import ContainerPlan
 from extsloader.model.reasons import Problem
 from extsloader.model.settings import Settings
@@ -69,6 +70,8 @@ class Image:
     checking: bool = False  # dm-verity is being asked
     damage: Problem | None = None  # what it answered
     failed: bool = False  # it is left for another one
+    measuring: Measuring = Measuring.NEVER
+    unmeasured: Problem | None = None  # why the TPM's register does not have it
 
 
 class ServicePhase(StrEnum):
@@ -166,6 +169,7 @@ class World:
     bounds: Bounds = field(default_factory=Bounds)
     stale_memory: bool = False  # a copy of the memory is missing or differs
     sealed: bool = False  # the TPM has a copy of the memory
+    measures: bool = False  # there is a TPM: no service starts before its image is measured
     on_probation: bool = False  # the active image runs well; a timer runs
     timed: tuple[float, float] | None = None  # boot time and wall clock at the last hourly look
     choosing: bool = False  # the timer that waits for other candidates runs

@@ -194,6 +194,29 @@ class ReadinessPort(Protocol):
         """Close what `listen` opened."""
 
 
+class RegisterPort(Protocol):
+    """The TPM's register for images, and the log beside it. Every call blocks, with a deadline."""
+
+    @property
+    def boot(self) -> str:
+        """Random id of this boot: the register forgets with it."""
+
+    def read(self) -> bytes:
+        """Its value. Raises MachineError."""
+
+    def extend(self, digest: bytes) -> None:
+        """Not to be repeated: it is extended each time. Raises MachineError: it may have been."""
+
+    def read_log(self) -> bytes:
+        """What was written last, nothing if nothing was. Raises MachineError."""
+
+    def write_log(self, raw: bytes) -> None:
+        """Replace it whole: the death of the agent leaves the old one or the new one.
+
+        Raises MachineError.
+        """
+
+
 class ImageStorePort(Protocol):
     """Housekeeping of the store."""
 
@@ -227,5 +250,6 @@ class Ports:
     read_revoked: Callable[[], frozenset[Digest]]  # images; raises MachineError
     memory: tuple[StatePort[Memory], ...]  # copies; each write goes to all of them
     seal: StatePort[Memory] | None  # a copy that cannot be changed offline
+    register: RegisterPort | None = None  # without a TPM nothing is measured
     clock: StatePort[float]  # seconds since 1970
     device: DevicePort

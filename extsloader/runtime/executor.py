@@ -18,6 +18,7 @@ from extsloader.model.status import Change
 from extsloader.ports.machine import Emit, Ports
 from extsloader.runtime.failures import answer
 from extsloader.runtime.image_work import ImageWork
+from extsloader.runtime.measure_work import MeasureWork
 from extsloader.runtime.memory_work import MemoryWork
 from extsloader.runtime.service_work import ServiceWork
 from extsloader.runtime.tasks import Tasks
@@ -45,6 +46,7 @@ class Executor:
         self._read_revoked = ports.read_revoked
         self._writing = asyncio.Lock()
         self._images = ImageWork(ports, threads)
+        self._measure = MeasureWork(ports, threads)
         self._memory = MemoryWork(ports, threads)
         self._services = ServiceWork(ports, threads, emit)
         self._emit = emit
@@ -154,6 +156,8 @@ class Executor:
                 return await self._images.unmount(digest, drop=drop)
             case fx.CheckImage(digest):
                 return await self._images.check(digest)
+            case fx.MeasureImage(digest):
+                return await self._measure.measure(digest)
             case fx.DropImage(digest):
                 await self._images.drop(digest)
             case fx.LoadSettings():

@@ -20,6 +20,8 @@ def answer(effect: Effect, problem: Problem) -> Event:
             return ev.ImageUnmounted(digest, problem)
         case fx.CheckImage(digest):
             return ev.ImageChecked(digest, problem)
+        case fx.MeasureImage(digest):
+            return ev.ImageMeasured(digest, problem)
         case fx.ReadLoad():
             return ev.LoadRead(None)
         case _:

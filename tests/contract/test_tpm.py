@@ -1,14 +1,22 @@
 """A TPM in software, spoken to by the programs that speak to a real one."""
 
+import json
 import subprocess
+import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
+from signal import SIGKILL
 
 import pytest
 
 from extsloader.adapters import tpm
-from extsloader.adapters.tpm import INDEX, TpmIndex, find_no_tpm
+from extsloader.adapters.tpm import INDEX, LOG, TpmIndex, TpmRegister, find_no_tpm
+from extsloader.core import event_log
+from extsloader.core.event_log import START
 from extsloader.model.errors import MachineError
+from extsloader.model.ids import Digest
+from extsloader.runtime.measure_work import measure
 
 pytestmark = pytest.mark.root
 
@@ -96,3 +104,92 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     assert "Debian package tpm2-tools" in find_no_tpm("/dev/null", str(tmp_path))
     with pytest.raises(MachineError, match="cannot run tpm2_nope: no such file or directory"):
         TpmIndex(decode=bytes)._run("tpm2_nope")
+
+
+A, B = Digest("a" * 64), Digest("b" * 64)
+
+
+def register(tcti: str, log: Path) -> TpmRegister:
+    return TpmRegister(boot="this", log=log, tcti=tcti)
+
+
+LIFE = """
+import sys
+from pathlib import Path
+from extsloader.adapters import tpm
+from extsloader.runtime.measure_work import measure
+programs, tcti, log, image = sys.argv[1:]
+tpm.PROGRAMS = programs
+measure(tpm.TpmRegister(boot="this", log=Path(log), tcti=tcti), image)
+"""
+
+
+def test_the_register_replays_from_the_log_that_lies_beside_it(tcti: str, tmp_path: Path) -> None:
+    found = register(tcti, tmp_path)
+    assert found.read() == START
+    for image in (A, B, A):
+        measure(found, image)
+    records = json.loads((tmp_path / LOG).read_text())
+    value = START
+    for record in records:
+        value = sha256(value + bytes.fromhex(record["digests"][0]["digest"])).digest()
+    assert len(records) == 2
+    assert found.read() == value == event_log.replay(event_log.decode(found.read_log(), "this"))
+
+
+KILLING = """#!/bin/sh
+{before}
+/usr/bin/tpm2_pcrextend "$@"
+kill -9 $PPID
+"""
+
+
+@pytest.mark.parametrize("before", ["", "kill -9 $PPID; exit"], ids=["extended", "not extended"])
+def test_killed_between_extending_and_remembering_it_is_extended_once(
+    tcti: str, tmp_path: Path, before: str
+) -> None:
+    """A process of its own is killed by the program that it has called to extend."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "tpm2_pcrread").symlink_to("/usr/bin/tpm2_pcrread")
+    program = programs / "tpm2_pcrextend"
+    program.write_text(KILLING.format(before=before))
+    program.chmod(0o755)
+    killed = subprocess.run([sys.executable, "-c", LIFE, programs, tcti, tmp_path, A], check=False)
+    assert killed.returncode == -SIGKILL
+    found = register(tcti, tmp_path)
+    (event,) = event_log.decode(found.read_log(), "this")
+    assert not event.sure
+    assert (found.read() == START) is bool(before)
+    for _ in range(2):
+        measure(found, A)
+    assert found.read() == event_log.extend(START, A)
+    assert event_log.decode(found.read_log(), "this")[0].sure
+
+
+def test_a_tpm_that_fails_is_told_and_counts_as_not_measured(tmp_path: Path) -> None:
+    found = register(f"swtpm:path={tmp_path}/nothing", tmp_path)
+    with pytest.raises(MachineError, match="E_STATE: cannot run tpm2_pcrread: "):
+        measure(found, A)
+    assert not found.read_log()
+
+
+def test_a_bank_that_is_switched_off_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "tpm2_pcrread"
+    program.write_text("#!/bin/sh\necho '  sha256:'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(tpm, "PROGRAMS", str(tmp_path))
+    with pytest.raises(MachineError, match="cannot run tpm2_pcrread: no sha256 bank got"):
+        register("", tmp_path).read()
+
+
+def test_a_place_that_cannot_hold_the_log_stops_the_measurement(tcti: str, tmp_path: Path) -> None:
+    found = register(tcti, tmp_path / "nowhere")
+    with pytest.raises(MachineError, match="cannot use the event log of the TPM: no such file"):
+        measure(found, A)
+    assert found.read() == START
+    (tmp_path / LOG).mkdir()
+    with pytest.raises(MachineError, match="cannot use the event log of the TPM: is a directory"):
+        measure(register(tcti, tmp_path), A)

@@ -32,6 +32,7 @@ from extsloader.model.trust import Bounds, Memory
 from extsloader.ports.machine import Emit, Ports
 from extsloader.ports.state import Loaded
 from extsloader.runtime.memory_work import decode_clock, decode_memory
+from tests.fakes.register import FakeRegister
 from tests.fakes.state import FakeState
 
 Found = TypeVar("Found")
@@ -111,6 +112,7 @@ class FakeMachine:
         self.notifiers: dict[str, Callable[[], None]] = {}
         self.memory = (FakeState(decode_memory), FakeState(decode_memory))
         self.seal: FakeState[Memory] | None = None
+        self.register: FakeRegister | None = None
         self.clock = FakeState(decode_clock)
         self.heard: set[str] = set()  # whose READY=1 an agent has heard
 
@@ -129,6 +131,7 @@ class FakeMachine:
             read_revoked=self.read_revoked,
             memory=self.memory,
             seal=self.seal,
+            register=self.register,
             clock=self.clock,
             device=FakeDevice(self),
         )

@@ -53,7 +53,9 @@ class UnrulyLife:
     """The core's world and the machine, kept together; `sane` is false while a step breaks."""
 
     def __init__(self, settings: Settings) -> None:
-        self.world = World(settings=settings, machine=Machine(arch="amd64", no_verity=""))
+        self.world = World(
+            settings=settings, machine=Machine(arch="amd64", no_verity=""), measures=True
+        )
         self.first = self.world
         self.machine = UnrulyMachine()
         self.images: list[StoredImage] = []
@@ -92,6 +94,9 @@ class UnrulyLife:
                 self.answer_image(effect, fate)
             case fx.CheckImage(digest):
                 self.tell(ev.ImageChecked(digest, self.machine.find_damage(digest, fate.problem())))
+            case fx.MeasureImage(digest):
+                self.machine.measured.add(digest)
+                self.tell(ev.ImageMeasured(digest, fate.problem()))
             case fx.SaveHistory():
                 self.tell(ev.HistorySaved(fate.problem()))
             case fx.LoadSettings():

@@ -51,6 +51,7 @@ class UnrulyMachine:
     vouched: dict[SourceId, int] = field(default_factory=dict)  # visit that was verified
     verified: set[Digest] = field(default_factory=set)
     mounted: set[Digest] = field(default_factory=set)
+    measured: set[Digest] = field(default_factory=set)  # or it failed
     damaged: set[Digest] = field(default_factory=set)  # of which a bad block was read
     layers: set[ServiceName] = field(default_factory=set)  # services with mounts of their own
     told: set[ServiceName] = field(default_factory=set)  # to go, and to stay away
@@ -106,6 +107,9 @@ class UnrulyMachine:
                 assert effect.drop == wanted, "what is damaged must not be used again"
                 assert not self.layers, f"unmounted under the mounts of {self.layers}"
                 assert not self.containers, f"unmounted under {self.containers}"
+                assert ("measurement", digest) not in self.in_flight
+                if effect.drop:  # what is verified anew may be asked about anew
+                    self.measured.discard(digest)
                 self._begin(("image", digest), effect)
             case fx.DropImage(digest):
                 assert digest not in self.mounted
@@ -126,6 +130,10 @@ class UnrulyMachine:
                 self._finish()
             case fx.ReadLoad():
                 self._begin("load", effect)
+            case fx.MeasureImage(digest):
+                assert digest in self.mounted
+                assert digest not in self.measured, "a register is extended once"
+                self._begin(("measurement", digest), effect)
             case _:
                 kinds = fx.Record | fx.Reply | fx.KeepSocket | fx.SaveMemory | fx.SaveClock
                 assert isinstance(effect, kinds)
@@ -173,6 +181,7 @@ class UnrulyMachine:
 
     def _check_start(self, service: ServiceName, run: int, world: World) -> None:
         assert self.containers[service].run == run
+        assert world.active in self.measured, f"{service} started before its image was measured"
         state = world.services[service]
         for other in state.spec.requires:
             assert world.services[other].phase in SETTLED, f"{service} started before {other}"

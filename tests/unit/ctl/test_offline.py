@@ -1,6 +1,7 @@
 """Looking at an image file without a daemon."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -84,4 +85,34 @@ def test_what_is_no_image(
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "noise").write_bytes(bytes(range(256)) * 100)
     assert main([verb, str(tmp_path / name)]) == 1
+    assert capsys.readouterr().out.startswith("refused: ")
+
+
+def test_the_register_of_a_device_that_runs_an_image(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, keys = tmp_path / "a.img", key_directory(tmp_path / "keys", 1)
+    digest = signed(image).image.digest
+    event = sha256(f"extsloader:image-verified:{digest}".encode()).digest()
+    value = sha256(bytes(32) + event).hexdigest()
+    assert main(["pcr", "--image", str(image), "--keys", keys]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "pcr       12"
+    assert lines[-1] == f"value     {value}"
+    assert main(["pcr", "--image", str(image), "--keys", keys, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "pcr": 12,
+        "bank": "sha256",
+        "event": f"extsloader:image-verified:{digest}",
+        "digest": event.hex(),
+        "value": value,
+    }
+
+
+def test_nothing_is_foretold_of_an_image_that_a_device_would_refuse(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, keys = tmp_path / "a.img", key_directory(tmp_path / "keys", 1)
+    signed(image, 2)
+    assert main(["pcr", "--image", str(image), "--keys", keys]) == 1
     assert capsys.readouterr().out.startswith("refused: ")

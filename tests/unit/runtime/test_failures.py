@@ -41,6 +41,7 @@ ANSWERS: list[tuple[Effect, Event]] = [
     (fx.LoadSettings(), ev.SettingsRefused(("cannot do it: no such file",))),
     (fx.SaveHistory(History()), ev.HistorySaved(NO)),
     (fx.RemoveService(PLAN, 3, unmount=True), ev.ServiceRemoved(A, 3, NO)),
+    (fx.MeasureImage(IMAGE.digest), ev.ImageMeasured(IMAGE.digest, NO)),
     (fx.ReadLoad(), ev.LoadRead(None)),
 ]
 OTHERS: list[Effect] = [
