@@ -196,6 +196,19 @@ async def test_who_does_not_read_waits_alone_and_hears_the_newest_in_the_end(
         slow.close()
 
 
+async def test_of_what_a_slow_reader_has_missed_deletes_come_first(run: Path) -> None:
+    async with publishing(Publisher(topic(run)), a=item(), b=item()) as publisher:
+        slow = await Peer.dial(topic(run))
+        await slow.hear_all(COMPLETE)
+        for number in range(20):
+            publisher.publish("b", item(b'{"Reason":"%d%s"}' % (number, b"x" * 40000)))
+        publisher.publish("b", item(b"{}"))
+        publisher.unpublish("a")
+        heard = await slow.hear_all(b"update ExtsloaderStatus Yg== e30=")
+        assert heard[-2] == b"delete ExtsloaderStatus YQ=="
+        slow.close()
+
+
 async def test_who_never_reads_is_sent_away(run: Path) -> None:
     bounds = Bounds(patience=0.05)
     async with publishing(Publisher(topic(run), bounds), **{"global": item()}) as publisher:
