@@ -205,7 +205,8 @@ def _notified(world: World, state: ServiceState, moment: Moment) -> Step:
 
 def _checked(world: World, state: ServiceState, report: ServiceChecked, moment: Moment) -> Step:
     if state.phase is ServicePhase.READY:
-        return _probed(world, health.count(state, report), moment)
+        probed = state if report.frozen else health.count(state, report)
+        return _probed(world, probed, moment)
     if state.phase is not ServicePhase.STARTED:
         return Step(world)
     if report.ready:

@@ -213,6 +213,7 @@ class ServiceChecked(Struct, frozen=True):
     ready: bool
     detail: str = ""
     hopeless: bool = False  # asking again cannot change the answer
+    frozen: bool = False  # it cannot answer, and that is somebody's wish
 
 
 class ServiceExited(Struct, frozen=True):

@@ -32,6 +32,7 @@ class Usage:
     cpu_seconds: float | None = None
     pids: int | None = None
     oom_kills: int | None = None
+    frozen: bool | None = None  # by another program: we never do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from extsloader.model.status import (
 )
 from extsloader.model.world import World
 from extsloader.runtime.loop import Clock
+from extsloader.runtime.service_work import FROZEN
 
 REMEMBERED = 1024
 """Changes kept for `/v1/events`: a crash storm of 50 services fills it in minutes, not seconds."""
@@ -111,7 +112,11 @@ class Hub:
         )
 
     def _add_usage(self, service: ServiceStatus) -> ServiceStatus:
-        return replace(service, usage=self._live.usage(service.name)) if service.pid else service
+        """A service that another program has paused is as it was, and does not answer."""
+        if not service.pid:
+            return service
+        usage = self._live.usage(service.name)
+        return replace(service, usage=usage, reason=FROZEN if usage.frozen else service.reason)
 
     def _wake(self) -> None:
         """Everybody who waits now looks again; an event set for good would make them spin."""

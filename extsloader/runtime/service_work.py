@@ -13,6 +13,8 @@ from extsloader.model.reasons import Problem
 from extsloader.ports.machine import Emit, Ports
 from extsloader.runtime.threads import Worker
 
+FROZEN = "it is paused by another program"
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -68,7 +70,12 @@ class ServiceWork:
     ) -> ev.ServiceChecked:
         """One readiness check or health probe. Raises MachineError."""
         current = self._running[service]
+        frozen = ev.ServiceChecked(service, run, ready=False, detail=FROZEN, frozen=True)
+        if self._cgroups.usage(service).frozen:
+            return frozen
         ready, detail = await self._readiness.check(current.plan, readiness, current.pid, deadline)
+        if not ready and self._cgroups.usage(service).frozen:  # meanwhile
+            return frozen
         return ev.ServiceChecked(service, run, ready, detail)
 
     def signal(self, service: ServiceName, name: str) -> None:

@@ -115,6 +115,7 @@ class FakeMachine:
         self.register: FakeRegister | None = None
         self.clock = FakeState(decode_clock)
         self.heard: set[str] = set()  # whose READY=1 an agent has heard
+        self.frozen: set[str] = set()  # paused by another program
 
     def ports(self) -> Ports:
         sources = FakeSources(self)
@@ -347,7 +348,8 @@ class FakeCgroups:
         if service not in self._machine.groups:
             return Usage()
         pids = int(self._machine.is_alive(service))
-        return Usage(memory=MEMORY, cpu_seconds=0.0, pids=pids, oom_kills=0)
+        frozen = service in self._machine.frozen
+        return Usage(memory=MEMORY, cpu_seconds=0.0, pids=pids, oom_kills=0, frozen=frozen)
 
     def kill(self, service: ServiceName) -> None:
         self._machine.log("kill", service)

@@ -94,6 +94,22 @@ async def test_a_service_that_fails_its_probes_is_restarted() -> None:
     assert starts(machine) == 2
 
 
+async def test_a_service_that_another_program_has_paused_is_not_sick() -> None:
+    machine = FakeMachine()
+    async with running(machine, builders.world()) as agent:
+        machine.plug(stick(builders.service("a", readiness=BY_HTTP, health=WATCHED)))
+        await agent.until_service("a", "ready")
+        machine.frozen.add("a")
+        machine.behave("a").ready = False
+        await asyncio.sleep(600)
+        assert starts(machine) == 1
+        paused = agent.snapshot().services[0]
+        assert (paused.state, paused.reason) == ("ready", "it is paused by another program")
+        machine.frozen.clear()
+        sick = await agent.until_service("a", "backing-off")
+        assert sick.services[0].code is Code.HEALTH
+
+
 async def test_a_device_without_memory_puts_starts_off_and_says_so() -> None:
     machine = FakeMachine()
     machine.load = Load(free_memory=1 << 20)

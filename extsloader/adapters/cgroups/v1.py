@@ -62,7 +62,15 @@ class CgroupsV1:
             cpu_seconds=None if nanoseconds is None else nanoseconds / 1e9,
             pids=groups.read_number(self._root / "pids" / group / "pids.current"),
             oom_kills=sum(kills) if kills else None,
+            frozen=self._is_frozen(group),
         )
+
+    def _is_frozen(self, group: str) -> bool | None:
+        """Also while it is being frozen."""
+        with suppress(OSError):
+            state = (self._root / "freezer" / group / "freezer.state").read_text()
+            return state.strip() != "THAWED"
+        return None
 
     def kill(self, service: ServiceName) -> None:
         """Signal all; their deaths follow within moments."""

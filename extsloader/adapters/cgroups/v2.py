@@ -50,11 +50,13 @@ class CgroupsV2:
         """Memory counts the page cache too; all counters include groups below."""
         group = self._parent / service
         microseconds = read_key(group / "cpu.stat", "usage_usec")
+        frozen = read_key(group / "cgroup.events", "frozen")
         return Usage(
             memory=read_number(group / "memory.current"),
             cpu_seconds=None if microseconds is None else microseconds / 1e6,
             pids=read_number(group / "pids.current"),
             oom_kills=read_key(group / "memory.events", "oom_kill"),
+            frozen=None if frozen is None else bool(frozen),
         )
 
     def kill(self, service: ServiceName) -> None:

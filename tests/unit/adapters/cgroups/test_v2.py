@@ -105,7 +105,9 @@ def test_usage_is_read_from_the_four_controllers(cgroups: CgroupsV2, group: Path
     (group / "pids.current").write_text("3\n")
     (group / "cpu.stat").write_text("usage_usec 1500000\nuser_usec 1\n")
     (group / "memory.events").write_text("low 0\noom 2\noom_kill 1\n")
-    assert cgroups.usage(WEB) == Usage(memory=4096, cpu_seconds=1.5, pids=3, oom_kills=1)
+    (group / "cgroup.events").write_text("populated 1\nfrozen 1\n")
+    used = Usage(memory=4096, cpu_seconds=1.5, pids=3, oom_kills=1, frozen=True)
+    assert cgroups.usage(WEB) == used
 
 
 def test_without_a_group_nothing_is_known_and_nothing_to_do(cgroups: CgroupsV2) -> None:
