@@ -63,7 +63,7 @@ from extsloader.model.settings import Settings
 from extsloader.model.status import AgentStatus, Change
 from extsloader.model.trust import Bounds
 from extsloader.model.world import World
-from extsloader.ports.machine import CgroupPort, Ports, SourcePort
+from extsloader.ports.machine import CgroupPort, Ports, RuntimePort, SourcePort
 from extsloader.ports.pillar import PillarPorts
 from extsloader.runtime.control import Control
 from extsloader.runtime.executor import Executor
@@ -171,13 +171,14 @@ def build_ports(
         python=sys.executable,
     )
     verifier.keep(*checking)
-    runtime = OciRuntime(settings, machine, open_logs(settings))
+    cgroups = open_cgroups(settings.cgroup, settings.limits)
+    runtime = open_runtime(settings, machine, cgroups)
     tpm = not find_no_tpm()
     return Ports(
         sources={source.provider: source for source in sources},
         verifier=verifier,
         mounts=Mounts(paths.run),
-        cgroups=open_cgroups(settings.cgroup, settings.limits),
+        cgroups=cgroups,
         runtime=runtime,
         readiness=ServiceReadiness(runtime.execute),
         store=store,
@@ -197,6 +198,15 @@ def build_ports(
         register=TpmRegister(boot=machine.boot, log=Path(paths.run)) if tpm else None,
         clock=StateFile(path=Path(paths.clock), kind="clock", decode=decode_clock),
     )
+
+
+def open_runtime(settings: Settings, machine: Machine, cgroups: CgroupPort) -> RuntimePort:
+    """The backend that is configured. Raises MachineError where a program is missing."""
+    if settings.runtime != "containerd":
+        return OciRuntime(settings, machine, open_logs(settings))
+    from extsloader.adapters.containerd import ContainerdRuntime  # noqa: PLC0415 - EVE only
+
+    return ContainerdRuntime(settings, cgroups, open_logs(settings))
 
 
 def open_pillar(settings: Settings, journal: Journal) -> PillarLink | None:

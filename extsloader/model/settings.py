@@ -17,6 +17,7 @@ class Paths:
     watch: tuple[str, ...] = ("/persist/ext-imga.img", "/persist/ext-imgb.img")
     # files or directories (each *.img in them)
     pillar: str = "/run"  # where Pillar's agents and memlogd have their sockets and files
+    containerd: str = "/run/containerd/containerd.sock"
 
     def below(self, root: str) -> "Paths":
         """The same paths below the directory `root`."""
@@ -29,6 +30,7 @@ class Paths:
             state=prefix + self.state,
             watch=tuple(prefix + path for path in self.watch),
             pillar=prefix + self.pillar,
+            containerd=prefix + self.containerd,
         )
 
     @property
@@ -144,7 +146,7 @@ class Settings:
     device_id: str = ""
     hypervisor: str = ""  # "": read from /run/eve-hv-type, "kvm" where that is missing
     udev: bool = True  # watch block devices
-    runtime: str = "auto"  # "runc", "crun"; auto: crun where cgroups are v2
+    runtime: str = "auto"  # "runc", "crun", "containerd"; auto: crun where cgroups are v2
     integrity: str = "auto"  # "store", "verity"; auto: verity where the kernel has dm-verity
     cgroup: str = "extsloader"  # name of the parent group
     log_format: str = "text"  # "json"

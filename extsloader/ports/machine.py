@@ -145,8 +145,11 @@ class RuntimePort(Protocol):
     async def delete(self, service: ServiceName) -> None:
         """Delete the container and its files; no error when there is none. Raises MachineError."""
 
-    def leftovers(self, keep: Digest) -> tuple[ServiceName, ...]:
-        """Services of other images that an earlier agent created and nobody has deleted."""
+    async def leftovers(self, keep: Digest) -> tuple[ServiceName, ...]:
+        """Services of other images that an earlier agent created and nobody has deleted.
+
+        Raises MachineError.
+        """
 
     def close(self) -> None:
         """Stop watching; running containers go on."""

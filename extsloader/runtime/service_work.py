@@ -105,7 +105,11 @@ class ServiceWork:
         It was killed, and would have been asked to stop before another image gets its turn.
         """
         problems: list[Problem | None] = []
-        for service in self._runtime.leftovers(keep):
+        try:
+            left = await self._runtime.leftovers(keep)
+        except MachineError as error:
+            return (error.problem,)
+        for service in left:
             problems.append(await _attempt(self._runtime.delete(service)))
             problems.append(await _attempt(self._threads.run(self._empty_cgroup, service)))
         problems.append(await _attempt(self._threads.run(self._mounts.sweep, keep)))

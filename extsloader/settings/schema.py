@@ -80,6 +80,7 @@ class PathsTable(_Table):
     state: Path = Paths().state
     watch: Annotated[tuple[Path, ...], Field(strict=False, max_length=64)] = Paths().watch
     pillar: Path = Paths().pillar
+    containerd: Path = Paths().containerd
 
 
 class FiltersTable(_Table):
@@ -184,7 +185,7 @@ class SettingsTable(_Table):
     device_id: Annotated[str, Field(max_length=128)] = ""
     hypervisor: Annotated[str, Field(pattern=r"^[a-z0-9-]{0,32}$")] = ""
     udev: bool = Settings().udev
-    runtime: Literal["auto", "runc", "crun"] = "auto"
+    runtime: Literal["auto", "runc", "crun", "containerd"] = "auto"
     integrity: Literal["auto", "store", "verity"] = "auto"
     cgroup: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")] = Settings().cgroup
     log_format: Literal["text", "json"] = "text"

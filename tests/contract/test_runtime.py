@@ -1,7 +1,7 @@
 """`RuntimePort`: containers from their creation to their end, and over the agent's own end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -17,6 +17,7 @@ from extsloader.model.reasons import Code, Problem
 from extsloader.ports.machine import RuntimePort
 from tests.fakes import bundles
 from tests.fakes.machine import FakeMachine, FakeRuntime
+from tests.fakes.real_containerd import Containerd, containerd
 from tests.integration.containers import DEV, PROC, Bench
 
 ZETA = ServiceName("zeta")
@@ -90,8 +91,8 @@ async def fake(machine: FakeMachine) -> AsyncIterator[Subject]:
 
 
 @asynccontextmanager
-async def real(directory: Path) -> AsyncIterator[Subject]:
-    bench = Bench(directory)
+async def real(directory: Path, socket: Path | None) -> AsyncIterator[Subject]:
+    bench = Bench(directory, socket)
 
     def plan(story: Story) -> ContainerPlan:
         script, alone = story.value
@@ -117,9 +118,29 @@ async def real(directory: Path) -> AsyncIterator[Subject]:
     await bench.sweep()
 
 
-@pytest.fixture
-async def subject(kind: str, machine: FakeMachine, tmp_path: Path) -> AsyncIterator[Subject]:
-    async with fake(machine) if kind == "fake" else real(tmp_path) as subject:
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Containerd]:
+    with containerd() as daemon:
+        yield daemon
+
+
+@pytest.fixture(
+    params=[
+        "fake",
+        pytest.param("conmon", marks=pytest.mark.root),
+        pytest.param("containerd", marks=pytest.mark.root),
+    ]
+)
+async def subject(
+    request: pytest.FixtureRequest, machine: FakeMachine, tmp_path: Path
+) -> AsyncIterator[Subject]:
+    if request.param == "fake":
+        async with fake(machine) as subject:
+            yield subject
+        return
+    with_daemon = request.param == "containerd"
+    socket = request.getfixturevalue("daemon").socket if with_daemon else None
+    async with real(tmp_path, socket) as subject:
         yield subject
 
 
@@ -178,7 +199,7 @@ async def test_what_cannot_be_created_leaves_nothing(subject: Subject) -> None:
     with pytest.raises(MachineError) as failed:
         await subject.port.create(subject.plan(Story.IS_BROKEN))
     assert failed.value.problem.code is Code.RUNTIME
-    assert subject.port.leftovers(NONE) == ()
+    assert await subject.port.leftovers(NONE) == ()
     assert await subject.is_quiet()
 
 
@@ -246,13 +267,13 @@ async def test_deleting_none_is_no_error_and_tells_no_end(subject: Subject) -> N
     await subject.run(Story.SLEEPS)
     for _ in range(2):
         await subject.port.delete(ZETA)
-        assert subject.port.leftovers(NONE) == ()
+        assert await subject.port.leftovers(NONE) == ()
     assert await subject.is_quiet()
 
 
 async def test_leftovers_are_those_of_other_images(subject: Subject) -> None:
     plan, _ = await subject.run(Story.SLEEPS)
     subject.restart_agent()
-    assert subject.port.leftovers(plan.digest) == ()
-    assert subject.port.leftovers(OTHER) == (ZETA,)
-    assert subject.port.leftovers(NONE) == (ZETA,)
+    assert await subject.port.leftovers(plan.digest) == ()
+    assert await subject.port.leftovers(OTHER) == (ZETA,)
+    assert await subject.port.leftovers(NONE) == (ZETA,)

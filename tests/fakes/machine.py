@@ -416,7 +416,7 @@ class FakeRuntime:
         if number == SIGKILL or not self._machine.behave(service).deaf:
             self._machine.end(service, Cause(CauseKind.SIGNAL, number))
 
-    def leftovers(self, keep: Digest) -> tuple[ServiceName, ...]:
+    async def leftovers(self, keep: Digest) -> tuple[ServiceName, ...]:
         origins = self._machine.origins
         return tuple(ServiceName(n) for n in self._machine.containers if origins.get(n) != keep)
 

@@ -286,7 +286,7 @@ async def test_a_process_that_only_has_the_number_is_not_killed(
     known = identify(foreign.pid)
     assert known
     records.save(directory, Digest("ab" * 32), known, known)
-    assert runtime.leftovers(Digest("")) == (zeta,)
+    assert await runtime.leftovers(Digest("")) == (zeta,)
     await runtime.delete(zeta)
     assert (foreign.poll() is None) == survives
     assert not directory.exists()

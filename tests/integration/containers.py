@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from extsloader.adapters.cgroups.factory import open_cgroups
+from extsloader.adapters.containerd import ContainerdRuntime
 from extsloader.adapters.machine_facts import read_machine
 from extsloader.adapters.mounts.port import Mounts
 from extsloader.adapters.oci import OciRuntime
@@ -19,7 +21,7 @@ from extsloader.model.ids import Digest, ServiceName
 from extsloader.model.manifest import Profile, Service
 from extsloader.model.plan import ContainerPlan
 from extsloader.model.settings import Ceiling, Paths, Settings
-from extsloader.wiring import open_logs
+from extsloader.wiring import open_runtime
 
 BUSYBOX = Path("/bin/busybox")
 DIGEST = Digest("0123456789ab" + "0" * 52)
@@ -34,15 +36,21 @@ ZERO = {"destination": "/dev/zero", "type": "bind", "source": "/dev/zero", "opti
 class Bench:
     """An image directory, a run directory and one agent after another."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, containerd: Path | None = None) -> None:
+        """`containerd`: the socket of one that is to be used in place of conmon."""
         if not BUSYBOX.exists():
             pytest.skip("busybox-static is not installed")
         self.image = directory / "image"
         self.settings = Settings(
             cgroup=CGROUP,
-            runtime="runc",
+            runtime="containerd" if containerd else "runc",
             ceiling=Ceiling(profile=Profile.TRUSTED),
-            paths=Paths(run=f"{directory}/run", state=f"{directory}/state", pillar=f"{directory}"),
+            paths=Paths(
+                run=f"{directory}/run",
+                state=f"{directory}/state",
+                pillar=f"{directory}",
+                containerd=f"{containerd}",
+            ),
         )
         self.machine = read_machine(self.settings)
         Path(self.settings.paths.run).mkdir()
@@ -54,9 +62,10 @@ class Bench:
         self.plans: list[ContainerPlan] = []
         self.runtime = self.new_agent()
 
-    def new_agent(self) -> OciRuntime:
+    def new_agent(self) -> OciRuntime | ContainerdRuntime:
         """An agent that knows nothing but what lies in the run directory."""
-        self.runtime = OciRuntime(self.settings, self.machine, open_logs(self.settings))
+        groups = open_cgroups(CGROUP, self.settings.limits)
+        self.runtime = open_runtime(self.settings, self.machine, groups)
         self.runtime.start_watching(lambda *end: self.ends.put_nowait(end))
         return self.runtime
 
@@ -113,6 +122,7 @@ class Bench:
         program = self._fifo.with_name("hanging")
         program.write_text(f"#!/bin/sh\necho $$ > {self._fifo}\nexec sleep 1000\n")
         program.chmod(0o755)
+        assert isinstance(self.runtime, OciRuntime)
         self.runtime._deadline = deadline
         self.runtime._command = (f"{program}", "--root", f"{self.settings.paths.run}/runtime")
 

@@ -137,14 +137,14 @@ async def test_deleting_a_created_service_reports_no_end(bench: Bench) -> None:
     assert identify(record["conmon"]["pid"]) is None
     assert identify(record["container"]["pid"]) is None
     assert bench.ends.empty()
-    assert bench.runtime.leftovers(Digest("")) == ()
+    assert await bench.runtime.leftovers(Digest("")) == ()
 
 
 async def test_deleting_twice_is_deleting_once(bench: Bench) -> None:
     plan = await bench.run("zeta", "exit 0")
     await bench.runtime.delete(plan.service)
     await bench.runtime.delete(plan.service)
-    assert bench.runtime.leftovers(Digest("")) == ()
+    assert await bench.runtime.leftovers(Digest("")) == ()
 
 
 async def test_a_service_can_run_again(bench: Bench) -> None:
@@ -163,7 +163,7 @@ async def test_a_program_that_is_missing_is_named(bench: Bench) -> None:
     with pytest.raises(MachineError, match=r"cannot create container zeta: .*/bin/nope") as caught:
         await bench.runtime.create(bad)
     assert caught.value.problem.code is Code.RUNTIME
-    assert bench.runtime.leftovers(Digest("")) == ()
+    assert await bench.runtime.leftovers(Digest("")) == ()
     await bench.runtime.create(plan)  # nothing of the failure is in the way
 
 
@@ -184,7 +184,7 @@ async def test_cancelling_a_creation_leaves_nothing(bench: Bench) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     await gone(hanging)
-    assert bench.runtime.leftovers(Digest("")) == ()
+    assert await bench.runtime.leftovers(Digest("")) == ()
 
 
 def create_and_die(bench: Bench, plan: ContainerPlan) -> None:
@@ -257,7 +257,7 @@ async def test_an_end_before_watching_is_reported_once(bench: Bench) -> None:
 async def test_a_forgotten_service_is_listed(bench: Bench) -> None:
     await bench.run("zeta", "exec sleep 1000")
     bench.runtime.close()
-    assert bench.new_agent().leftovers(Digest("")) == ("zeta",)
+    assert await bench.new_agent().leftovers(Digest("")) == ("zeta",)
 
 
 async def test_a_command_in_the_container_tells_its_exit_code(bench: Bench) -> None:

@@ -149,7 +149,7 @@ class OciRuntime:
             for directory in directories:
                 self._records.remove(directory)
 
-    def leftovers(self, keep: Digest) -> tuple[ServiceName, ...]:
+    async def leftovers(self, keep: Digest) -> tuple[ServiceName, ...]:
         """As `RuntimePort.leftovers`."""
         return self._records.services_of_others(keep)
 
