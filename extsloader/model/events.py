@@ -71,7 +71,7 @@ class Cause(Struct, frozen=True):
             case CauseKind.OOM:
                 return "a kill for lack of memory"
             case CauseKind.LOST:
-                return "an unknown exit code, as its supervisor conmon was gone"
+                return "an unknown exit code, as its supervisor was gone"
 
 
 class AgentStarted(Struct, frozen=True):

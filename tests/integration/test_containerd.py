@@ -109,13 +109,14 @@ async def test_containerd_may_end_and_come_back(bench: Bench, daemon: Containerd
 
 
 async def test_an_end_that_containerd_cannot_tell_is_told(bench: Bench, daemon: Containerd) -> None:
-    _, pid = await run(bench)
+    plan, pid = await run(bench)
     daemon.kill()
     try:
         os.kill(pid, 9)
         assert await bench.next_end() == (ZETA, pid, Cause(CauseKind.LOST))
     finally:
         daemon.start()
+    assert await bench.runtime.find_end(plan) is None, "it was told"
 
 
 async def test_one_that_is_not_ours_is_left_alone(bench: Bench, daemon: Containerd) -> None:

@@ -53,6 +53,7 @@ class ContainerdRuntime:
         self._client = Client(settings.paths.containerd, settings.timeouts.runtime)
         self._watched: dict[ServiceName, Watched] = {}
         self._asking: dict[ServiceName, asyncio.Task[None]] = {}
+        self._told: dict[ServiceName, int] = {}  # pids of those whose end was told
         self._on_exit: OnExit | None = None
         self._numbers = count()
 
@@ -67,8 +68,9 @@ class ContainerdRuntime:
         if await self._find_digest(plan.service) != plan.digest:
             return None
         task = await self._client.find_task(plan.service)
-        ended = task is not None and task.state is STOPPED
-        return self._judge(plan.service, task.code) if task and ended else None
+        if task is None or task.state != STOPPED or task.pid == self._told.get(plan.service):
+            return None
+        return self._judge(plan.service, task.code)
 
     async def create(self, plan: ContainerPlan) -> tuple[int, bool]:
         """As `RuntimePort.create`."""
@@ -163,13 +165,13 @@ class ContainerdRuntime:
     async def _open(self, service: ServiceName) -> Watched | None:
         """A descriptor of the first process, created or running; None where it has ended."""
         task = await self._client.find_task(service)
-        if task is None or task.state is STOPPED:
+        if task is None or task.state == STOPPED:
             return None
         with suppress(ProcessLookupError):
             watched = Watched(service=service, pid=task.pid, pidfd=os.pidfd_open(task.pid))
             # Asked after opening: from here on the pidfd cannot come to mean another process.
             again = await self._client.find_task(service)
-            if again and again.pid == task.pid and again.state is not STOPPED:
+            if again and again.pid == task.pid and again.state != STOPPED:
                 return watched
             os.close(watched.pidfd)
         return None
@@ -213,6 +215,7 @@ class ContainerdRuntime:
         self._asking.pop(watched.service)
         self._forget(watched.service)
         if self._on_exit:
+            self._told[watched.service] = watched.pid
             self._on_exit(watched.service, watched.pid, cause)
 
     async def _find_cause(self, service: ServiceName) -> Cause:

@@ -11,7 +11,7 @@ from extsloader.model.events import Cause, CauseKind
         (Cause(CauseKind.CODE, 7), "exit code 7"),
         (Cause(CauseKind.SIGNAL, 9), "signal 9"),
         (Cause(CauseKind.OOM, 9), "a kill for lack of memory"),
-        (Cause(CauseKind.LOST), "an unknown exit code, as its supervisor conmon was gone"),
+        (Cause(CauseKind.LOST), "an unknown exit code, as its supervisor was gone"),
     ],
 )
 def test_an_end_is_told_in_words(cause: Cause, words: str) -> None:
