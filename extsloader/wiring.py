@@ -16,6 +16,7 @@ import msgspec
 import extsloader
 from extsloader.adapters.cgroups.factory import open_cgroups
 from extsloader.adapters.clock import read_moment
+from extsloader.adapters.containerd import ContainerdRuntime
 from extsloader.adapters.directory import FileSources
 from extsloader.adapters.journal import Journal, LibraryLog, open_journal
 from extsloader.adapters.lock import take_lock
@@ -63,7 +64,7 @@ from extsloader.model.settings import Settings
 from extsloader.model.status import AgentStatus, Change
 from extsloader.model.trust import Bounds
 from extsloader.model.world import World
-from extsloader.ports.machine import CgroupPort, Ports, RuntimePort, SourcePort
+from extsloader.ports.machine import CgroupPort, Ports, SourcePort
 from extsloader.ports.pillar import PillarPorts
 from extsloader.runtime.control import Control
 from extsloader.runtime.executor import Executor
@@ -200,12 +201,12 @@ def build_ports(
     )
 
 
-def open_runtime(settings: Settings, machine: Machine, cgroups: CgroupPort) -> RuntimePort:
+def open_runtime(
+    settings: Settings, machine: Machine, cgroups: CgroupPort
+) -> OciRuntime | ContainerdRuntime:
     """The backend that is configured. Raises MachineError where a program is missing."""
     if settings.runtime != "containerd":
         return OciRuntime(settings, machine, open_logs(settings))
-    from extsloader.adapters.containerd import ContainerdRuntime  # noqa: PLC0415 - EVE only
-
     return ContainerdRuntime(settings, cgroups, open_logs(settings))
 
 
