@@ -16,10 +16,12 @@ pytestmark = pytest.mark.root
 def test_the_image_that_the_core_image_names_runs_and_no_other_one(
     start_agent: StartAgent, stick: LoopDevice, tmp_path: Path
 ) -> None:
-    agent = start_agent(stick.node)
+    # As process 1 of a pid namespace they would ignore SIGTERM until they had a handler for it.
+    site, api = (service(name, "exec sleep 100000", {"pid": "host"}) for name in ("site", "api"))
+    agent = start_agent(stick.node, ceiling__profile="trusted")
     assert agent.stop() == 0
     image, other = tmp_path / "image", tmp_path / "other"
-    verity = make_image(image, None, service("site"), service("api")).image.verity
+    verity = make_image(image, None, site, api).image.verity
     make_image(other, None, service("site"))
     lines = agent.root / "etc/ext-verity-roothash"
     lines.write_text(f"{verity.root_hash}\n{verity.hash_offset}\n")
