@@ -4,7 +4,6 @@ What takes long to load is loaded while another process checks the settings: on 
 of the two takes a second or more.
 """
 
-import argparse
 import gc
 import sys
 from collections.abc import Sequence
@@ -18,9 +17,9 @@ USAGE = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until stopped: 0 after a clean stop, 1 with something left behind, 2 for bad settings."""
-    options = _parse(argv)
+    config, root, only_check = _parse(sys.argv[1:] if argv is None else argv)
     try:
-        checking = start_checking(options.config, options.root)
+        checking = start_checking(config, root)
     except OSError as error:
         print(f"cannot check the configuration: {error}", file=sys.stderr)
         return 1
@@ -33,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.enable()
     try:
         settings = read_settings(checking)
-        if not options.check_config:
-            load = partial(load_settings, options.config, options.root)
+        if not only_check:
+            load = partial(load_settings, config, root)
             return run(settings, checking, load)
         print("the configuration is good")
     except SettingsError as error:
@@ -45,7 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse(words: Sequence[str]) -> tuple[str | None, str, bool]:
+    """Configuration, root, and whether to check only."""
+    if not words:
+        return None, "/", False  # as on every device: without the 5 ms that a parser takes to load
+    import argparse  # noqa: PLC0415 - see above
+
     parser = argparse.ArgumentParser(
         prog="extsloaderd", description="Finds, verifies, mounts and runs the pkgs image."
     )
@@ -57,4 +61,5 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--check-config", action="store_true", help="check the configuration and end"
     )
     parser.add_argument("--version", action="version", version=extsloader.__version__)
-    return parser.parse_args(argv)
+    options = parser.parse_args(words)
+    return options.config, options.root, options.check_config
