@@ -90,8 +90,8 @@ def run(settings: Settings, checking: Process, load: Callable[[], Settings]) -> 
     journal = open_journal(settings.log_format)
     logging.getLogger().addHandler(LibraryLog(journal))
     try:
-        serving = serve(settings, journal, take_notifier(os.environ), checking, load)
-        world, left = asyncio.run(serving)
+        notifier = take_notifier(os.environ)
+        world, left = asyncio.run(serve(settings, journal, notifier, checking, load))
     except MachineError as error:
         problem = error.problem
         journal.log.critical(
@@ -112,10 +112,7 @@ async def serve(
     checking: Process,
     load: Callable[[], Settings],
 ) -> tuple[World, list[Problem]]:
-    """Run until asked to stop; the last world and what stays of it on the machine.
-
-    Raises MachineError if it cannot start.
-    """
+    """Run until asked to stop; the last world and what stays. Raises MachineError at the start."""
     async with AsyncExitStack() as stack:
         stack.callback(os.close, take_lock(settings.paths.run))
         link = open_pillar(settings, journal)

@@ -1,14 +1,17 @@
 """Faults of processes: killed, stopped, started twice, disobedient."""
 
 import os
+import resource
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from extsloader.model.settings import Logs
+from extsloader.model.status import StatusSnapshot
 from tests.fakes import strace
 from tests.fakes.memlogd import Memlogd
 from tests.fakes.real_agent import (
@@ -264,3 +267,20 @@ def cpu_seconds(pid: int) -> float:
     """Of user and system (proc(5), stat)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_f52_an_agent_without_free_descriptors_recovers(
+    agent: RealAgent, stick: LoopDevice, good: Path
+) -> None:
+    stick.plug_in(good)
+    before = pids(agent.until_ready())
+    in_use = len(list(Path(f"/proc/{agent.pid}/fd").iterdir()))
+    usual = resource.prlimit(agent.pid, resource.RLIMIT_NOFILE)
+    for free in range(-2, 6):
+        resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (in_use + free, usual[1]))
+        with suppress(Exception):  # it may have no descriptor for us
+            agent.client.ask("/v1/status", StatusSnapshot)
+    spent = cpu_seconds(agent.pid)
+    resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, usual)
+    assert pids(agent.until_ready()) == before
+    assert cpu_seconds(agent.pid) - spent < 1
