@@ -81,6 +81,3 @@ def test_services_outlive_containerd_and_come_back_with_it(
     after = pids(agent.until_ready())
     assert (after["base"], after["api"]) == (before["base"], before["api"])
     assert after["site"] not in (None, before["site"])
-    assert agent.stop() == 1, "the first removal failed, which is told"
-    assert "left behind: cannot find container site: containerd: connection refused" in agent.log()
-    (agent.root / "log").write_text("")

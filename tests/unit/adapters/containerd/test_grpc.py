@@ -96,16 +96,26 @@ async def test_nobody_there_is_an_error(tmp_path: Path) -> None:
 
 
 async def test_a_peer_that_says_nothing_is_left_when_the_caller_likes(tmp_path: Path) -> None:
-    server = await asyncio.start_unix_server(lambda *_: None, tmp_path / "s")
+    left = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        left.set()
+
+    server = await asyncio.start_unix_server(serve, tmp_path / "s")
     async with server:
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
+            async with asyncio.timeout(0.05):
                 await call(f"{tmp_path}/s", "/service/Method", b"")
+        async with asyncio.timeout(10):
+            await left.wait()
 
 
 async def test_no_more_is_sent_than_the_peer_has_room_for(tmp_path: Path) -> None:
     """It has none until it says so, for the stream and for the connection."""
     sizes: list[int] = []
+    left = asyncio.Event()
 
     async def read_until(reader: asyncio.StreamReader, size: int) -> None:
         while sum(sizes) < size:
@@ -123,8 +133,10 @@ async def test_no_more_is_sent_than_the_peer_has_room_for(tmp_path: Path) -> Non
         writer.write(HEAD + frame(grpc.DATA, 0, ANSWER) + TAIL)
         await reader.read()
         writer.close()
+        left.set()
 
     server = await asyncio.start_unix_server(serve, tmp_path / "s")
     async with server, asyncio.timeout(10):
         assert await call(f"{tmp_path}/s", "/service/Method", b"x" * 80_000) == b"hi"
+        await left.wait()
     assert (max(sizes), sum(sizes)) == (grpc.FRAME, 80_005)
