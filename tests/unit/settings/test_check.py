@@ -97,7 +97,8 @@ def test_the_environment_wins_over_files(config: Path) -> None:
 PROBLEMS = """
 /extsloader.toml.d/bad.toml: expected TOML in UTF-8, got Invalid value (at end of document) \
 (mend the line, see https://toml.io)
-/extsloader.toml: runtime: expected 'auto', 'runc', 'crun' or 'containerd', got 'docker' (change the value)
+/extsloader.toml: runtime: expected 'auto', 'runc', 'crun' or 'containerd', got 'docker' \
+(change the value)
 /extsloader.toml: udev: expected a valid boolean, got 1 (change the value)
 /extsloader.toml: paths.run: expected an absolute path, got 'run' (change the value)
 /extsloader.toml: filters.fs_types: expected 'squashfs', 'ext4', 'vfat', 'exfat', 'ntfs', \
