@@ -25,7 +25,7 @@ from extsloader.model.ids import Digest, ServiceName
 from extsloader.model.machine import Machine
 from extsloader.model.settings import Paths, Settings
 from extsloader.settings.check import check
-from extsloader.wiring import open_logs
+from extsloader.wiring.ports import open_logs
 from tests.fakes import bundles
 from tests.fakes.real_agent import RealAgent, StartAgent, agents
 from tests.fakes.real_images import BUSYBOX, make_image, service

@@ -19,7 +19,7 @@ from extsloader.model.reasons import Code
 from extsloader.model.status import Change
 from extsloader.model.trust import Memory, Release
 from extsloader.runtime.memory_work import decode_clock, decode_memory
-from extsloader.wiring import _decode_history
+from extsloader.wiring.ports import decode_history
 
 pytestmark = pytest.mark.hostile
 
@@ -33,7 +33,7 @@ KINDS: dict[str, tuple[Callable[[bytes], Any], object, object]] = {
     ),
     "clock": (decode_clock, 5.5, 6.5),
     "history": (
-        _decode_history,
+        decode_history,
         History(boot="b", starts=1),
         History(boot="b", services={ServiceName("a"): RECORD}, changes={"agent": (CHANGE,)}),
     ),

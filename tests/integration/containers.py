@@ -21,7 +21,7 @@ from extsloader.model.ids import Digest, ServiceName
 from extsloader.model.manifest import Profile, Service
 from extsloader.model.plan import ContainerPlan
 from extsloader.model.settings import Ceiling, Paths, Settings
-from extsloader.wiring import open_runtime
+from extsloader.wiring.ports import open_runtime
 
 BUSYBOX = Path("/bin/busybox")
 DIGEST = Digest("0123456789ab" + "0" * 52)

@@ -24,7 +24,7 @@ from extsloader.model.manifest import ProbeKind, Readiness, Resources
 from extsloader.model.plan import ContainerPlan
 from extsloader.model.reasons import Code
 from extsloader.model.settings import Logs
-from extsloader.wiring import open_logs
+from extsloader.wiring.ports import open_logs
 from tests.fakes.memlogd import Memlogd
 from tests.integration.containers import (
     CGROUP,
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.root
 AGENT_THAT_DIES = """
 import asyncio, os, pickle, signal, sys
 from extsloader.adapters.oci import OciRuntime
-from extsloader.wiring import open_logs
+from extsloader.wiring.ports import open_logs
 
 async def main():
     settings, machine, plan = pickle.load(sys.stdin.buffer)

@@ -16,7 +16,7 @@ from extsloader.model.helper import MAX_MESSAGE
 from extsloader.model.isolation import ENVIRONMENT, OPTIONS
 
 FORK_WITHIN = 2.0
-"""Seconds; a fork takes little, but the process that forks may still be loading on a slow device."""
+"""Seconds; a fork takes little, but who forks may still be loading on a slow device."""
 
 
 @dataclass(frozen=True, slots=True)
