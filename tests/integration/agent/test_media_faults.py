@@ -132,7 +132,10 @@ def test_bytes_that_are_gone_while_copying(
 
 @pytest.fixture
 def mounted(stick: LoopDevice, big: Path, tmp_path: Path) -> Iterator[Path]:
-    """A file system on the stick, mounted by somebody else; nothing of it is in memory yet."""
+    """A file system on the stick, mounted by somebody else; nothing of it is in memory yet.
+
+    Nothing in its root has the name of an image, so the stick itself is left alone.
+    """
     disk, directory = tmp_path / "disk", tmp_path / "mounted"
     directory.mkdir()
     with disk.open("wb") as file:
@@ -140,7 +143,7 @@ def mounted(stick: LoopDevice, big: Path, tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["mkfs.ext4", "-q", disk], check=True)
     stick.plug_in(disk)
     subprocess.run(["mount", stick.node, directory], check=True)
-    shutil.copy(big, directory / "pkgs.img")
+    shutil.copy(big, directory / "pkgs.part")
     subprocess.run(["umount", directory], check=True)
     subprocess.run(["mount", stick.node, directory], check=True)
     yield directory
@@ -153,7 +156,7 @@ def test_a_file_that_is_deleted_while_copying(
     agent = start_agent(stick.node, paths__watch=f"{mounted}/later", **SOON)
     slow_down.add(agent.pid)
     mounted.joinpath("later").mkdir()
-    mounted.joinpath("pkgs.img").rename(mounted / "later/pkgs.img")
+    mounted.joinpath("pkgs.part").rename(mounted / "later/pkgs.img")
     agent.until(is_copying)
     mounted.joinpath("later/pkgs.img").unlink()
     found = agent.until_gone(mounted / "later/pkgs.img")
