@@ -55,7 +55,10 @@ def stay(channel: socket.socket, patience: float = PATIENCE) -> int:
             break  # the daemon is gone
         if os.fork() == 0:
             channel.close()
-            _become_helper(*descriptors)
+            try:
+                _become_helper(*descriptors)
+            except ConnectionError:
+                return 1  # it was called off meanwhile
             return serve(job.decode())
         os.close(*descriptors)
     return 0

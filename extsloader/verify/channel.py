@@ -27,15 +27,15 @@ MAX_TEXT = 4096  # characters of a problem's sentence
 def serve(handle: Handler) -> int:
     """Read the request, do the work, send the last answer; the exit status."""
     with socket.socket(fileno=sys.stdin.fileno()) as channel:
-        packet = channel.recv(MAX_MESSAGE)
-        if not packet:
-            return 1  # the daemon is gone
-        request = msgspec.json.decode(packet, type=Request)
-        confine(request.store)
         try:
+            packet = channel.recv(MAX_MESSAGE)
+            if not packet:
+                return 1  # the daemon is gone
+            request = msgspec.json.decode(packet, type=Request)
+            confine(request.store)
             _answer(channel, request, handle)
-        except BrokenPipeError:
-            return 1  # the same
+        except ConnectionError:  # the same; a reset, if it had not read all that was said
+            return 1
     return 0
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from extsloader.helper import stay
 from extsloader.model.helper import MAX_MESSAGE, Answer, Request
@@ -31,6 +32,10 @@ def fork(channel: socket.socket, job: str) -> tuple[int, socket.socket]:
         socket.send_fds(channel, [job.encode()], [theirs.fileno()])
     _, descriptors, _, _ = socket.recv_fds(ours, 16, 1)
     return descriptors[0], ours
+
+
+def has_word(channel: socket.socket) -> bool:
+    return bool(select.select([channel], [], [], 10)[0])
 
 
 def has_ended(pidfd: int, seconds: float) -> bool:
@@ -70,6 +75,26 @@ def test_a_helper_ends_when_the_daemon_does_before_its_request() -> None:
         conversation.close()
         assert has_ended(pidfd, 10)
     os.close(pidfd)
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_a_helper_that_is_called_off_ends_without_a_word(*, heard: bool) -> None:
+    """Before it has said what it can be killed with, or when nobody has read that yet."""
+    ours, theirs = pair()
+    argv = [sys.executable, "-m", "extsloader.helper", "/"]
+    with subprocess.Popen(argv, stdin=theirs.fileno(), stderr=subprocess.PIPE) as process, ours:
+        theirs.close()
+        ours.recv(MAX_MESSAGE)
+        conversation, its = pair()
+        with its, conversation:
+            conversation.send(msgspec.json.encode(Request(source=NOWHERE)))
+            if not heard:
+                conversation.close()
+            socket.send_fds(ours, [b"probe"], [its.fileno()])
+            assert not heard or has_word(conversation)
+        ours.close()
+        assert process.stderr
+        assert process.stderr.read() == b""  # to its end, which is also that of the fork
 
 
 def test_problems_end_it(tmp_path: Path) -> None:
