@@ -1,6 +1,7 @@
 """The image on the real kernel: loop device, squashfs, bundles."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -113,9 +114,23 @@ def test_a_loop_device_that_an_overlay_still_needs_is_told(machine: Machine) -> 
     mounts.apply(service_steps(machine))
     with pytest.raises(MachineError, match="cannot release /dev/loop"):
         mounts.unmount_image(machine.image.digest)
-    assert mounts_at(machine.mountpoint) == []
+    assert not machine.mountpoint.exists()
     mounts.undo(service_steps(machine))
     assert loops_of(machine.run.parent) == []
+
+
+def test_a_container_that_starts_meanwhile_holds_no_image(machine: Machine) -> None:
+    """It has copies of all mounts until it has a root of its own."""
+    machine.mount()
+    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; exec cat"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as container:
+        assert container.stdout
+        container.stdout.readline()
+        copies = Path(f"/proc/{container.pid}/mountinfo")
+        assert str(machine.mountpoint) in copies.read_text()
+        Mounts(str(machine.run)).unmount_image(machine.image.digest)
+        assert str(machine.mountpoint) not in copies.read_text()
+        assert loops_of(machine.run.parent) == []
 
 
 def test_bundles_are_read_from_the_image_but_no_file_of_the_host(machine: Machine) -> None:

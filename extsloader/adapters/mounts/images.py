@@ -94,15 +94,15 @@ def unmount_image(digest: Digest, run: str) -> None:
     """As `MountPort.unmount_image`."""
     target = mountpoint(run, digest)
     found = mountinfo.top(mountinfo.read(target), target)
-    if found is not None:
-        _unmount(found, digest)
-    remove_empty(run, target)
-
-
-def _unmount(found: Mount, digest: Digest) -> None:
+    if found is None:
+        remove_empty(run, target)
+        return
     node = verity.find_loop(found.source)
     file = loop.backing_file(node)
-    unmount(found.target)
+    unmount(target)
+    # A container of anybody's that is just starting has a copy of the mount in its namespace, which
+    # the kernel takes away with the directory (vfs_rmdir() detaches it, Linux 3.18).
+    remove_empty(run, target)
     verity.close(digest)
     # Overlays on the image keep the file system, and with it the device, although its own mount
     # is gone. By now the number may also serve another file.
@@ -112,7 +112,7 @@ def _unmount(found: Mount, digest: Digest) -> None:
         raise MachineError(
             Code.MOUNT,
             f"release {node}",
-            f"{found.target} is unmounted, but something still uses {file}",
+            f"{target} is unmounted, but something still uses {file}",
             "overlays on the image or another mount namespace hold it; it goes with them",
         )
 
