@@ -65,6 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
     events = add("events", "changes of state")
     events.add_argument("--follow", action="store_true", help="go on with what happens next")
     events.add_argument("--since", type=_count, default=0, metavar="N", help="those after number N")
+    timeline = add("timeline", "what the start waited for, from the agent's start to ready")
+    text = "draw it: .svg or .html"
+    timeline.add_argument("-o", dest="output", type=_drawing, metavar="FILE", help=text)
     top = add("top", "what each service uses now, the busiest on top")
     text = "seconds between the two looks; default: 1"
     top.add_argument("--interval", type=_pause, default=1.0, metavar="S", help=text)
@@ -124,6 +127,12 @@ def _add_offline(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
     inspect.add_argument("image", metavar="IMAGE")
     plan = add("plan", "in which order an image's services would start, NOT checked")
     plan.add_argument("image", metavar="IMAGE")
+
+
+def _drawing(text: str) -> str:
+    if text.endswith((".svg", ".html")):
+        return text
+    raise argparse.ArgumentTypeError(f"expected a name that ends in .svg or .html, got {text!r}")
 
 
 def _count(text: str) -> int:

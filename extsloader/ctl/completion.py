@@ -3,8 +3,8 @@
 from extsloader.ctl.arguments import STATES
 
 VERBS = (
-    "status services explain candidates events top wait start stop restart pause resume rescan "
-    "reload verify pcr inspect plan completion"
+    "status services explain candidates events timeline top wait start stop restart pause resume "
+    "rescan reload verify pcr inspect plan completion"
 )
 """A test holds it equal to what the parser knows."""
 
@@ -14,7 +14,7 @@ _extsloaderctl() {{
     case ${{COMP_WORDS[COMP_CWORD-1]}}:$COMP_CWORD:$verb:$word in
         --for:*) words="{" ".join(STATES)}" ;;
         --root:*|--keys:*) COMPREPLY=($(compgen -d -- "$word")); return ;;
-        --socket:*|--image:*) COMPREPLY=($(compgen -f -- "$word")); return ;;
+        --socket:*|--image:*|-o:*) COMPREPLY=($(compgen -f -- "$word")); return ;;
         *:1:*) words="{VERBS}" ;;
         *:*:*:-*) words=$(extsloaderctl "$verb" --help | grep -oE -- '--[a-z]+' | sort -u) ;;
         *:*:explain:*|*:*:start:*|*:*:stop:*|*:*:restart:*|*:*:pause:*|*:*:resume:*)

@@ -36,6 +36,7 @@ def ask_daemon(options: argparse.Namespace, socket: str, *, colours: bool) -> in
         "explain": explain_service,
         "candidates": print_candidates,
         "events": print_events,
+        "timeline": _show_timeline,
         "top": _print_usage,
         "wait": wait,
         **dict.fromkeys(COMMANDS, give_order),
@@ -104,6 +105,12 @@ def print_events(client: Client, options: argparse.Namespace, style: Style) -> b
         sys.stdout.flush()
     print("extsloaderctl: the daemon ended the stream", file=sys.stderr)
     return False
+
+
+def _show_timeline(client: Client, options: argparse.Namespace, style: Style) -> bool:
+    from extsloader.ctl.timeline import show_timeline  # noqa: PLC0415 - the same
+
+    return show_timeline(client, options, style)
 
 
 def _print_usage(client: Client, options: argparse.Namespace, style: Style) -> bool:

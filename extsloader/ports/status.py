@@ -5,6 +5,7 @@ from typing import Protocol
 from extsloader.model.control import Answer, Verb
 from extsloader.model.ids import ServiceName
 from extsloader.model.status import Change, Explanation, StatusSnapshot
+from extsloader.model.timeline import Timeline
 
 
 class ControlPort(Protocol):
@@ -28,6 +29,9 @@ class StatusPort(Protocol):
 
     def explain(self, service: ServiceName) -> Explanation | None:
         """Why the service is as it is; None for an unknown name."""
+
+    def timeline(self) -> Timeline:
+        """What happened from the agent's start until the device was ready, or until now."""
 
     def changes_since(self, change: int) -> tuple[Change, ...]:
         """Remembered changes with a higher id, oldest first."""

@@ -18,6 +18,7 @@ from extsloader.model.status import (
     StatusSnapshot,
     Usage,
 )
+from extsloader.model.timeline import NOTED, Timeline
 from extsloader.model.world import World
 from extsloader.runtime.loop import Clock
 from extsloader.runtime.service_work import FROZEN
@@ -44,13 +45,16 @@ class Hub:
         self._clock = clock
         self._live = live
         self._generation = 0
-        self._since = clock().wall
+        self._begun = clock()
+        self._since = self._begun.wall
         self._state: AgentState = view.judge(world)[0]
         self._changes: deque[Change] = deque(maxlen=REMEMBERED)
         self._changed = asyncio.Event()
         past = [change for changes in world.history.changes.values() for change in changes]
         for change in sorted(past, key=lambda change: change.wall):
-            self.record(change)
+            self._remember(change)
+        self._noted: list[tuple[float, Change]] = []  # of this run, until the device is ready
+        self._starting = True
 
     def publish(self, world: World) -> None:
         """Take over the loop's new world and wake those who wait."""
@@ -63,9 +67,11 @@ class Hub:
 
     def record(self, change: Change) -> Change:
         """Remember a change; returns it with its number."""
-        last = self._changes[-1].id if self._changes else 0
-        numbered = replace(change, id=last + 1)
-        self._changes.append(numbered)
+        numbered = self._remember(change)
+        if self._starting:
+            self._noted.append((self._clock().now, numbered))
+            is_ready = (change.subject, change.new) == ("agent", AgentState.READY)
+            self._starting = len(self._noted) < NOTED and not is_ready
         self._wake()
         return numbered
 
@@ -95,6 +101,12 @@ class Hub:
             return found
         return replace(found, log=self._live.log(found.root))
 
+    def timeline(self) -> Timeline:
+        """What happened until the device was ready for the first time, or until now."""
+        from extsloader.core.timeline import lay_out  # noqa: PLC0415 - few ask, all would load
+
+        return lay_out(self._world, self._begun, self._noted, self._clock().now)
+
     def changes_since(self, change: int) -> tuple[Change, ...]:
         """Remembered changes with a higher number, oldest first."""
         return tuple(found for found in self._changes if found.id > change)
@@ -104,6 +116,12 @@ class Hub:
         while not (found := self.changes_since(change)):
             await self._changed.wait()
         return found
+
+    def _remember(self, change: Change) -> Change:
+        last = self._changes[-1].id if self._changes else 0
+        numbered = replace(change, id=last + 1)
+        self._changes.append(numbered)
+        return numbered
 
     def _take_snapshot(self) -> StatusSnapshot:
         found = view.take_snapshot(self._world, self._clock())

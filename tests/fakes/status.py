@@ -19,6 +19,7 @@ from extsloader.model.status import (
     StatusSnapshot,
     Usage,
 )
+from extsloader.model.timeline import Pace, Phase, Row, Timeline
 
 NOW = 1_700_000_000.0
 LIMITS = ServiceLimits(memory=128 << 20, swap=0, cpu_weight=100, cpu_quota=None, pids=256)
@@ -109,6 +110,36 @@ EXPLANATION = Explanation(
 )
 
 
+TIMELINE = Timeline(
+    started=NOW - 11520,
+    after_boot=8.0,
+    ready=2.0,
+    until=2.0,
+    critical_path=("image 0123456789ab", "service collector"),
+    rows=(
+        Row(
+            subject="image 0123456789ab",
+            phases=(
+                Phase(name="mounting", pace=Pace.BUSY, begin=0.5, end=1.0),
+                Phase(name="mounted", pace=Pace.RESTS, begin=1.0),
+            ),
+            done=1.0,
+            took=0.5,
+        ),
+        Row(
+            subject="service collector",
+            phases=(
+                Phase(name="creating", pace=Pace.BUSY, begin=1.0, end=1.25),
+                Phase(name="created", pace=Pace.WAITS, begin=1.25, end=1.5),
+                Phase(name="starting", pace=Pace.BUSY, begin=1.5, end=2.0),
+                Phase(name="ready", pace=Pace.RESTS, begin=2.0),
+            ),
+            done=2.0,
+            took=0.75,
+        ),
+    ),
+)
+
 ACCEPTED = Answer(result=Result.ACCEPTED, message="webui is restarted")
 
 
@@ -132,6 +163,7 @@ class FakeStatus:
     """Holds one snapshot and some changes; `publish` and `add` wake the waiting readers."""
 
     now: StatusSnapshot = READY
+    begun: Timeline = TIMELINE
     explanations: dict[str, Explanation] = field(default_factory=lambda: {"webui": EXPLANATION})
     changes: list[Change] = field(default_factory=list)
     waiters: int = 0
@@ -140,6 +172,9 @@ class FakeStatus:
 
     def snapshot(self) -> StatusSnapshot:
         return self.now
+
+    def timeline(self) -> Timeline:
+        return self.begun
 
     def explain(self, service: ServiceName) -> Explanation | None:
         return self.explanations.get(service)

@@ -24,6 +24,7 @@ from extsloader.model.status import (
     ServiceStatus,
     StatusSnapshot,
 )
+from extsloader.model.timeline import Timeline
 from extsloader.ports.status import StatusPort
 
 MAX_WAIT = 300.0  # seconds that one long poll may last
@@ -261,6 +262,10 @@ def _events(status: StatusPort, question: Question) -> Answer:
     return EventStream(since)
 
 
+def _timeline(status: StatusPort, _question: Question) -> Answer:
+    return Reply(200, encode(status.timeline()))
+
+
 def _health(status: StatusPort, _question: Question) -> Answer:
     now = status.snapshot()
     health = Health(state=now.state, generation=now.generation, version=__version__)
@@ -336,6 +341,12 @@ ROUTES = (
         answers=tuple[Change, ...],
         handler=_events,
         parameters=("since",),
+    ),
+    Route(
+        path="/v1/timeline",
+        summary="What happened from the agent's start until the device was ready, or until now",
+        answers=Timeline,
+        handler=_timeline,
     ),
     Route(
         path="/v1/healthz",

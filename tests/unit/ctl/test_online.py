@@ -58,6 +58,7 @@ Run = Callable[[str], tuple[int, str, str]]
         ("explain webui", 0, "next step: look at the log"),
         ("candidates", 0, "/dev/sdc1   40M  refused"),
         ("events", 0, "service telemetry: ready -> backing-off"),
+        ("timeline", 0, "ready after 2.000 s"),
         ("top --interval 0.01", 0, "telemetry  backing-off"),
         ("wait --for degraded", 0, "degraded: "),
         ("wait --for settled", 0, "degraded: "),
@@ -73,7 +74,16 @@ async def test_answers(daemon: Daemon, run: Run, line: str, code: int, out: str)
 
 
 @pytest.mark.parametrize(
-    "line", ["status", "services", "explain webui", "candidates", "events", "wait --for degraded"]
+    "line",
+    [
+        "status",
+        "services",
+        "explain webui",
+        "candidates",
+        "events",
+        "timeline",
+        "wait --for degraded",
+    ],
 )
 async def test_every_answer_has_a_form_for_programs(daemon: Daemon, run: Run, line: str) -> None:
     await daemon.status.publish(DEGRADED)
@@ -85,6 +95,16 @@ async def test_every_answer_has_a_form_for_programs(daemon: Daemon, run: Run, li
 @pytest.mark.usefixtures("daemon")
 async def test_a_ready_device_is_a_yes(run: Run) -> None:
     assert (await asyncio.to_thread(run, "status"))[0] == 0
+
+
+@pytest.mark.usefixtures("daemon")
+@pytest.mark.parametrize(("name", "begin"), [("t.svg", "<svg "), ("t.html", "<!doctype html>")])
+async def test_a_timeline_is_drawn(run: Run, tmp_path: Path, name: str, begin: str) -> None:
+    path = tmp_path / name
+    assert await asyncio.to_thread(run, f"timeline -o {path}") == (0, "", "")
+    assert path.read_text().startswith(begin)
+    code, _, err = await asyncio.to_thread(run, f"timeline -o {tmp_path}/absent/{name}")
+    assert (code, "No such file or directory" in err) == (1, True)
 
 
 async def test_nothing_there_is_said_in_words(daemon: Daemon, run: Run) -> None:

@@ -2,9 +2,11 @@
 
 import asyncio
 
+from extsloader.model.history import History
 from extsloader.model.ids import ServiceName
 from extsloader.model.machine import Moment
 from extsloader.model.status import AgentState, AgentStatus, Change, Usage
+from extsloader.model.timeline import NOTED
 from extsloader.model.world import ServicePhase, World
 from extsloader.runtime.hub import REMEMBERED, Hub, Live
 from tests.fakes import builders, worlds
@@ -105,3 +107,26 @@ async def test_a_service_is_explained() -> None:
     assert explanation is not None
     assert explanation.summary == "abc is ready"
     assert hub.explain(ServiceName("ghost")) is None
+
+
+async def test_the_timeline_is_that_of_this_start_and_ends_when_all_is_ready() -> None:
+    clock = Clock()
+    past = {"agent": (change("failed"),)}
+    hub = open_hub(builders.world(history=History(changes=past)), clock)
+    clock.now = 3.0
+    hub.record(change("ready"))
+    clock.now = 9.0
+    hub.record(change("degraded"))
+    timeline = hub.timeline()
+    assert (timeline.ready, timeline.until) == (3.0, 3.0)
+    assert [phase.name for phase in timeline.rows[0].phases] == ["searching", "ready"]
+
+
+async def test_the_timeline_keeps_the_beginning_and_not_the_end() -> None:
+    clock = Clock()
+    hub = open_hub(clock=clock)
+    for i in range(NOTED + 5):
+        clock.now = float(i)
+        hub.record(Change(wall=clock.now, subject="service a", old="idle", new="due"))
+    timeline = hub.timeline()
+    assert (timeline.cut, timeline.until) == (True, NOTED - 1.0)
