@@ -20,6 +20,7 @@ with it."""
 
 WIDTH, LEFT, RIGHT, HEIGHT, TOP = 1200, 280, 180, 24, 110  # pixels of the drawing
 TICKS = 8
+LEGEND = "blue: busy; dashed: waits; green: at rest; red: not as wanted"
 ROLE = 'role="graphics-document" aria-labelledby="title" aria-describedby="description"'
 LABEL = 36  # characters
 STYLE = """text{font:13px sans-serif;fill:#222}.faint{fill:#666}.critical{font-weight:bold}
@@ -39,7 +40,7 @@ def show_timeline(client: Client, options: argparse.Namespace, style: Style) -> 
 
 def show(timeline: Timeline, style: Style) -> list[str]:
     """Lines of text."""
-    rows = [_lay(timeline, row) for row in timeline.rows]
+    rows = [_lay(timeline, row) for row in _shown(timeline)]
     header = (">BEGIN", ">DONE", ">TOOK", "", "WHAT", "STATE", "= BUSY, . WAITS, - RESTS")
     return [*_summarize(timeline), "", *lay_table(header, rows, style)]
 
@@ -47,7 +48,8 @@ def show(timeline: Timeline, style: Style) -> list[str]:
 def draw(timeline: Timeline) -> str:
     """The same as SVG 2: it needs nothing else, and each bar says what it is when pointed at."""
     title, *lines = map(_escape, _summarize(timeline))
-    height = TOP + HEIGHT * (len(timeline.rows) + 1)
+    rows = _shown(timeline)
+    height = TOP + HEIGHT * (len(rows) + 1)
     return "\n".join(
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" {ROLE}>',
@@ -55,9 +57,10 @@ def draw(timeline: Timeline) -> str:
             f'<desc id="description">{" ".join(lines)}</desc>',
             f'<style>{STYLE}</style><rect width="100%" height="100%" fill="#fff"/>',
             f'<text x="10" y="24" class="critical">{title}</text>',
-            *(f'<text x="10" y="{44 + 20 * i}">{line}</text>' for i, line in enumerate(lines)),
+            *(f'<text x="10" y="44">{line}</text>' for line in lines),
+            f'<text x="10" y="64" class="faint">{LEGEND}</text>',
             *_draw_ticks(timeline, height),
-            *(line for i, row in enumerate(timeline.rows) for line in _draw_row(timeline, row, i)),
+            *(line for i, row in enumerate(rows) for line in _draw_row(timeline, row, i)),
             "</svg>\n",
         )
     )
@@ -74,6 +77,11 @@ def _write(path: str, drawing: str) -> bool:
         print(f"extsloaderctl: cannot write {printable(path)}: {reason}", file=sys.stderr)
         return False
     return True
+
+
+def _shown(timeline: Timeline) -> list[Row]:
+    """Nobody waited for what the filters leave out; a device has dozens of partitions."""
+    return [row for row in timeline.rows if not row.phases[-1].name.startswith("ignored")]
 
 
 def _summarize(timeline: Timeline) -> Iterator[str]:
