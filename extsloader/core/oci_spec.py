@@ -222,9 +222,9 @@ def _grant_rlimits(process: Node, machine: Machine) -> tuple[Object, ...]:
 
 
 def _write_linux(linux: Node, place: Place, cgroup: str) -> Object:
-    """Our own control group, which has its limits before the runtime joins it.
+    """Our own control group, which gets its limits before the service is started.
 
-    Its memory limit is said again: crun 1.8 lifts one that the specification does not name.
+    Its memory limit is said here, too: crun 1.8 lifts one that the specification does not name.
     """
     linux.leave_out("namespaces", "resources", "cgroupsPath", *KEPT_LINUX)
     namespaces = linux.nodes("namespaces")

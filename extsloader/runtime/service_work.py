@@ -1,7 +1,7 @@
 """Carries out the orders about services."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from extsloader.model import events as ev
 from extsloader.model.errors import MachineError
@@ -23,6 +23,8 @@ class Running:
     plan: ContainerPlan
     run: int
     pid: int
+    limited: bool = False
+    ended: Cause | None = None  # before it was limited
 
 
 class ServiceWork:
@@ -43,12 +45,19 @@ class ServiceWork:
         self._runtime.start_watching(self._report_exit)
 
     async def create(self, plan: ContainerPlan, run: int) -> ev.ServiceCreated | ev.ServiceExited:
-        """Mounts, cgroup, container. Raises MachineError; the removal that follows undoes it."""
+        """Mounts, container, limits. Raises MachineError; the removal that follows undoes it.
+
+        The limits come last: an old container takes its control group along when it makes way.
+        """
         if cause := await self._runtime.find_end(plan):
             return ev.ServiceExited(plan.service, run, cause)
-        reduced = await self._threads.run(self._prepare, plan)
+        await self._threads.run(self._mounts.apply, plan.mounts)
         pid, adopted = await self._runtime.create(plan)
         self._running[plan.service] = Running(plan, run, pid)
+        reduced = await self._threads.run(self._cgroups.create, plan.service, plan.resources)
+        if cause := self._running[plan.service].ended:
+            return ev.ServiceExited(plan.service, run, cause)
+        self._running[plan.service] = Running(plan, run, pid, limited=True)
         ready = self._listen(plan, run, again=adopted)
         return ev.ServiceCreated(
             plan.service,
@@ -119,10 +128,6 @@ class ServiceWork:
         """Stop watching; services run on."""
         self._runtime.close()
 
-    def _prepare(self, plan: ContainerPlan) -> tuple[str, ...]:
-        self._mounts.apply(plan.mounts)
-        return self._cgroups.create(plan.service, plan.resources)
-
     def _empty_cgroup(self, service: ServiceName) -> None:
         self._cgroups.kill(service)
         self._cgroups.remove(service)
@@ -143,8 +148,12 @@ class ServiceWork:
     def _report_exit(self, service: ServiceName, pid: int, cause: Cause) -> None:
         """An end that is about no current run (we removed it ourselves) is no news."""
         current = self._running.get(service)
-        if current is not None and current.pid == pid:
+        if current is None or current.pid != pid:
+            return
+        if current.limited:
             self._emit(ev.ServiceExited(service, current.run, cause))
+        else:  # its creation tells it, which is the one answer to that order
+            self._running[service] = replace(current, ended=cause)
 
 
 async def _attempt(work: Awaitable[None]) -> Problem | None:

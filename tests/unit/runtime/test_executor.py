@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import structlog
@@ -19,7 +19,7 @@ from extsloader.model.plan import ContainerPlan
 from extsloader.model.reasons import Code, Problem
 from extsloader.model.status import Change
 from extsloader.runtime.executor import CANCELLED, Executor
-from extsloader.runtime.threads import Threads, Worker
+from extsloader.runtime.threads import Args, Result, Threads, Worker
 from tests.fakes import builders, worlds
 from tests.fakes.machine import FakeMachine, FakeStore, Medium
 from tests.fakes.playbook import Inline
@@ -70,6 +70,30 @@ async def test_what_happens_by_itself_is_reported(shell: Shell) -> None:
     shell.machine.plug(shell.medium)
     assert await shell.events.get() == ev.SourceSeen(STICK)
     assert await shell.ask(fx.ListSources("udev")) == ev.SourcesListed("udev", (STICK,))
+
+
+class EndsMeanwhile(Inline):
+    """A service ends while its limits are set."""
+
+    machine: FakeMachine
+
+    async def run(
+        self, work: Callable[Args, Result], *args: Args.args, **kw: Args.kwargs
+    ) -> Result:
+        done = await super().run(work, *args, **kw)
+        self.machine.end("a", CRASH)
+        return done
+
+
+async def test_an_end_during_the_creation_is_its_one_answer() -> None:
+    threads = EndsMeanwhile()
+    shell = Shell(threads)
+    threads.machine = shell.machine
+    shell.executor.start()
+    assert await shell.ask(fx.CreateService(plan(), 1)) == ev.ServiceExited(A, 1, CRASH)
+    await shell.ask(fx.RemoveService(plan(), 1, unmount=True))
+    assert shell.events.empty()
+    await shell.executor.close()
 
 
 async def test_small_orders_are_done_at_once(shell: Shell) -> None:
