@@ -186,7 +186,9 @@ def _begin_stop(world: World) -> Step:
     stopping = replace(world, stopping=True)
     retrying = [c for c in world.candidates.values() if c.phase is CandidatePhase.RETRYING]
     timers = tuple(CancelTimer(TimerId(TimerKind.RETRY, c.source.id)) for c in retrying)
-    return Step(stopping, (*timers, *candidates.cancel_helpers(world)))
+    return Step(
+        stopping, (*timers, *candidates.cancel_helpers(world), *services.call_off_creations(world))
+    )
 
 
 def _hand_over(world: World) -> Step:

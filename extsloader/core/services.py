@@ -6,6 +6,7 @@ from extsloader.core import backoff, health
 from extsloader.core.step import Step, leave, put
 from extsloader.core.supervision import LEADS_TO, Fact, Order, next_phase
 from extsloader.model.effects import (
+    CallOffCreation,
     CancelTimer,
     CheckReady,
     CreateService,
@@ -341,6 +342,12 @@ def _add_limit(problem: Problem | None, restart: Restart, name: ServiceName) -> 
         f"{found.message}; gave up after {restart.limit} failures in a row",
         f"{found.hint}; then start it again: extsloaderctl start {name}".removeprefix("; then "),
     )
+
+
+def call_off_creations(world: World) -> tuple[CallOffCreation, ...]:
+    """A runtime that hangs must not hold up a stop; one that works has no long work to lose."""
+    creating = (s for s in world.services.values() if s.phase is ServicePhase.CREATING)
+    return tuple(CallOffCreation(state.spec.name) for state in creating)
 
 
 def _enter(state: ServiceState, phase: ServicePhase, moment: Moment) -> ServiceState:

@@ -80,6 +80,12 @@ class CreateService(Struct, frozen=True):
     run: int
 
 
+class CallOffCreation(Struct, frozen=True):
+    """End a creation that is under way, which then fails; nothing where it has ended by itself."""
+
+    service: ServiceName
+
+
 class StartService(Struct, frozen=True):
     """Start the created container: ServiceStarted or ServiceFailed."""
 
@@ -190,6 +196,7 @@ Effect = (
     | MeasureImage
     | DropImage
     | CreateService
+    | CallOffCreation
     | StartService
     | CheckReady
     | SignalService

@@ -136,6 +136,12 @@ class RuntimePort(Protocol):
         Raises MachineError.
         """
 
+    def call_off(self, service: ServiceName) -> None:
+        """Let a `create` that waits for the runtime fail now, however long it may hang.
+
+        Nothing where there is none: one that adopts is never called off.
+        """
+
     async def start(self, service: ServiceName) -> None:
         """Let the created container execute its first instruction. Raises MachineError."""
 

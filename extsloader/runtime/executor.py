@@ -93,6 +93,8 @@ class Executor:
                 self._record(change)
             case fx.CancelHelper(source):
                 self._cancel(source)
+            case fx.CallOffCreation(service):
+                self._services.call_off(service)
             case fx.Finish():
                 pass  # the loop reads it from its world
             case _:

@@ -69,6 +69,10 @@ class ServiceWork:
             load=self._device.read_load(),
         )
 
+    def call_off(self, service: ServiceName) -> None:
+        """Let a creation that is under way fail."""
+        self._runtime.call_off(service)
+
     async def start(self, service: ServiceName, run: int) -> ev.ServiceStarted:
         """Let its first instruction run. Raises MachineError."""
         await self._runtime.start(service)

@@ -400,6 +400,9 @@ class FakeRuntime:
         self._machine.origins[plan.service] = plan.digest
         return self._machine.pid, False
 
+    def call_off(self, service: ServiceName) -> None:
+        self._machine.log("call off", service)
+
     async def start(self, service: ServiceName) -> None:
         self._machine.log("start", service)
         behaviour = self._machine.behave(service)

@@ -77,6 +77,8 @@ class UnrulyMachine:
                 self._obey_about_image(effect, world)
             case fx.CreateService() | fx.StartService() | fx.RemoveService() | fx.CheckReady():
                 self._obey_about_service(effect, world)
+            case fx.CallOffCreation(service):
+                assert isinstance(self.in_flight["service", service], fx.CreateService)
             case fx.SignalService() | fx.KillService():
                 self._check_signal(effect, world)
             case _:

@@ -118,9 +118,11 @@ class Bench:
             await readable(self._said)
         return os.read(self._said, 1000).decode()
 
-    def replace_runtime_by_one_that_hangs(self, deadline: float) -> None:
+    def replace_runtime_by_one_that_hangs(
+        self, deadline: float, ends: str = "exec sleep 1000"
+    ) -> None:
         program = self._fifo.with_name("hanging")
-        program.write_text(f"#!/bin/sh\necho $$ > {self._fifo}\nexec sleep 1000\n")
+        program.write_text(f"#!/bin/sh\necho $$ > {self._fifo}\n{ends}\n")
         program.chmod(0o755)
         assert isinstance(self.runtime, OciRuntime)
         self.runtime._deadline = deadline

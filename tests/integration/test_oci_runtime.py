@@ -175,6 +175,30 @@ async def test_a_runtime_that_hangs_is_killed_at_the_deadline(bench: Bench) -> N
     await gone(int(await bench.said()))
 
 
+@pytest.mark.parametrize("ends", ["exec sleep 1000", "sleep 1000 & kill -9 $$"])
+async def test_a_creation_that_is_called_off_fails_at_once_and_leaves_nothing(
+    bench: Bench, ends: str
+) -> None:
+    """A runtime that hangs, and one that is killed while its child holds conmon's pipes."""
+    plan = bench.plan(bench.add_bundle("zeta", "exit 0"))
+    bench.replace_runtime_by_one_that_hangs(deadline=60, ends=ends)
+    task = asyncio.get_running_loop().create_task(bench.runtime.create(plan))
+    hanging = int(await bench.said())
+    bench.runtime.call_off(plan.service)
+    with pytest.raises(MachineError, match="it was called off"):
+        async with asyncio.timeout(10):
+            await task
+    await gone(hanging)
+    assert await bench.runtime.leftovers(Digest("")) == ()
+
+
+async def test_calling_off_what_is_not_being_created_changes_nothing(bench: Bench) -> None:
+    plan = await bench.run("zeta", "exec sleep 1000")
+    bench.runtime.call_off(plan.service)
+    bench.runtime.signal(plan.service, "SIGKILL")
+    assert (await bench.next_end())[2] == Cause(CauseKind.SIGNAL, 9)
+
+
 async def test_cancelling_a_creation_leaves_nothing(bench: Bench) -> None:
     plan = bench.plan(bench.add_bundle("zeta", "exit 0"))
     bench.replace_runtime_by_one_that_hangs(deadline=20)

@@ -85,6 +85,9 @@ class ContainerdRuntime:
             raise
         return self._watch(watched), False
 
+    def call_off(self, service: ServiceName) -> None:
+        """As `RuntimePort.call_off`; what hangs there is containerd's, within its deadline."""
+
     async def start(self, service: ServiceName) -> None:
         """As `RuntimePort.start`."""
         await self._client.start_task(service)

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,11 @@ class Launch:
     identity: Identity
     reader: int
     errors: int
+
+    def kill(self) -> None:
+        """End conmon and what it started; whoever hears its pipe then hears the end of it."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.identity.pid, signal.SIGKILL)  # not reaped, so the number is its own
 
     async def hear_pid(self, deadline: float) -> int:
         """The pid of the created container's first process.

@@ -80,6 +80,7 @@ class OciRuntime:
         self._logs = logs
         self._records = Records(run_directory / "containers")
         self._watched: dict[ServiceName, Watched] = {}
+        self._launches: dict[ServiceName, Launch] = {}
         self._on_exit: OnExit | None = None
         self._numbers = count()
 
@@ -108,6 +109,14 @@ class OciRuntime:
             await self.delete(plan.service)
             raise
         return self._watch(watched), False
+
+    def call_off(self, service: ServiceName) -> None:
+        """As `RuntimePort.call_off`.
+
+        conmon waits for ever for a runtime that was killed once its child holds conmon's pipes.
+        """
+        if launch := self._launches.pop(service, None):
+            launch.kill()
 
     async def start(self, service: ServiceName) -> None:
         """As `RuntimePort.start`."""
@@ -186,7 +195,7 @@ class OciRuntime:
             directory = self._records.make(plan)
             with self._launched(plan.service, directory) as launch:
                 self._records.save(directory, plan.digest, launch.identity, None)
-                pid = await launch.hear_pid(self._deadline)
+                pid = await self._hear_pid(plan.service, launch)
                 container = identify(pid)
                 if container and container.parent == launch.identity.pid:
                     set_nice(pid, plan.resources.nice)
@@ -194,6 +203,17 @@ class OciRuntime:
                     if watched := _open(plan.service, directory, saved):
                         return watched
                 raise ValueError("its first process has ended already")
+
+    async def _hear_pid(self, service: ServiceName, launch: Launch) -> int:
+        self._launches[service] = launch
+        try:
+            return await launch.hear_pid(self._deadline)
+        except ValueError:
+            if service in self._launches:
+                raise
+            raise ValueError("it was called off") from None
+        finally:
+            self._launches.pop(service, None)
 
     @contextmanager
     def _launched(self, service: ServiceName, directory: Path) -> Iterator[Launch]:

@@ -168,6 +168,14 @@ def test_a_stop_while_sticks_are_read_waits_for_their_helpers() -> None:
     assert tell(stopping.world, ev.Refused(other.id, NO)).effects == (fx.Finish(),)
 
 
+def test_a_stop_waits_for_no_runtime_that_hangs() -> None:
+    world = worlds.running(builders.service("a"), a=ServicePhase.CREATING)
+    stopping = tell(world, ev.StopAsked())
+    assert stopping.effects == (fx.CallOffCreation(A),)
+    failed = tell(stopping.world, ev.ServiceFailed(A, 1, NO))
+    assert worlds.kinds(failed)[-1] == "RemoveService"
+
+
 def test_a_stop_while_an_image_is_being_mounted_waits_and_unmounts_it() -> None:
     stopping = tell(worlds.verified(IMAGE), ev.StopAsked())
     assert not stopping.effects

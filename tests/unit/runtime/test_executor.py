@@ -212,6 +212,11 @@ async def test_an_end_that_nobody_saw_is_the_answer_to_the_creation(shell: Shell
     assert shell.machine.is_clean()
 
 
+async def test_calling_a_creation_off_is_passed_on(shell: Shell) -> None:
+    shell.executor.execute(fx.CallOffCreation(A))
+    assert "call off a" in shell.machine.calls
+
+
 async def test_a_killed_service_reports_its_end(shell: Shell) -> None:
     await shell.ask(fx.CreateService(plan(), 1))
     await shell.ask(fx.StartService(A, 1))

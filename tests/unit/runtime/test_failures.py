@@ -48,6 +48,7 @@ OTHERS: list[Effect] = [
     fx.DropImage(IMAGE.digest),
     fx.SignalService(A, 3, "SIGTERM"),
     fx.KillService(A, 3),
+    fx.CallOffCreation(A),
     fx.CancelHelper(STICK.id),
     fx.SetTimer(TimerId(TimerKind.CHOOSE), 1),
     fx.CancelTimer(TimerId(TimerKind.CHOOSE)),
