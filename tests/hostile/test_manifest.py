@@ -65,10 +65,12 @@ def test_h032_numbers_that_are_no_whole_ones(asked: Request, number: str) -> Non
 @pytest.mark.parametrize("digits", ["9" * 5000, "9" * 4299, "-" + "9" * 4300, "0." + "9" * 5000])
 def test_h033_numbers_of_thousands_of_digits(asked: Request, digits: str) -> None:
     raw = sealed(in_place_of('"sequence":1', f'"sequence":{digits}'))
-    refusal(raw, asked)
-    before = time.process_time()
-    assert refusal(raw, asked)[0] is Code.SCHEMA
-    assert time.process_time() - before < 0.010
+    spent = []
+    for _ in range(3):  # the least counts, as in test_graph.py
+        before = time.process_time()
+        assert refusal(raw, asked)[0] is Code.SCHEMA
+        spent.append(time.process_time() - before)
+    assert min(spent) < 0.010
 
 
 @pytest.mark.parametrize("levels", [16, 17, 1000, 40_000])
