@@ -345,7 +345,7 @@ def _add_limit(problem: Problem | None, restart: Restart, name: ServiceName) -> 
 
 
 def call_off_creations(world: World) -> tuple[CallOffCreation, ...]:
-    """A runtime that hangs must not hold up a stop; one that works has no long work to lose."""
+    """A runtime that hangs must not hold up a stop."""
     creating = (s for s in world.services.values() if s.phase is ServicePhase.CREATING)
     return tuple(CallOffCreation(state.spec.name) for state in creating)
 

@@ -81,7 +81,7 @@ class CreateService(Struct, frozen=True):
 
 
 class CallOffCreation(Struct, frozen=True):
-    """End a creation that is under way, which then fails; nothing where it has ended by itself."""
+    """Wait for a creation that is under way for a moment only; its own effect still ends."""
 
     service: ServiceName
 

@@ -137,7 +137,7 @@ class RuntimePort(Protocol):
         """
 
     def call_off(self, service: ServiceName) -> None:
-        """Let a `create` that waits for the runtime fail now, however long it may hang.
+        """Let a `create` that waits for the runtime fail if it does not end within a moment.
 
         Nothing where there is none: one that adopts is never called off.
         """

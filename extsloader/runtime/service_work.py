@@ -70,7 +70,7 @@ class ServiceWork:
         )
 
     def call_off(self, service: ServiceName) -> None:
-        """Let a creation that is under way fail."""
+        """Do not wait for long any more for a creation that is under way."""
         self._runtime.call_off(service)
 
     async def start(self, service: ServiceName, run: int) -> ev.ServiceStarted:

@@ -40,21 +40,21 @@ def plug_in(stick: LoopDevice, key: Ed25519PrivateKey, directory: Path, *service
     stick.plug_in(image)
 
 
-@pytest.mark.parametrize("fault", [signal.SIGSTOP, signal.SIGKILL])
 def test_f06_a_runtime_that_hangs_holds_up_no_stop(
-    agent: RealAgent, stick: LoopDevice, key: Ed25519PrivateKey, tmp_path: Path, fault: int
+    agent: RealAgent, stick: LoopDevice, key: Ed25519PrivateKey, tmp_path: Path
 ) -> None:
-    """Stopped for good; or killed, of which conmon says nothing if its child has started."""
     plug_in(stick, key, tmp_path, service("a", restart=TIRELESS))
     agent.until_ready()
-    while not strike_runtime(agent, fault):
+    while not (stopped := stop_runtime(agent)):
         agent.until_ready()
     assert agent.stop() == 0
+    for pid in stopped:
+        wait_for_end(pid)
     assert agent.leftovers() == []
 
 
-def strike_runtime(agent: RealAgent, number: int) -> bool:
-    """Make the service end, and send this to whatever creates it anew, if it is met."""
+def stop_runtime(agent: RealAgent) -> list[int]:
+    """Make the service end, and stop for good whatever creates it anew, if it is met."""
     victim = agent.service("a").pid
     assert victim
     os.kill(victim, signal.SIGKILL)
@@ -64,10 +64,10 @@ def strike_runtime(agent: RealAgent, number: int) -> bool:
         met = [pid for pid, line in lines if " create " in line and "runc" in line.split()[0]]
         with suppress(ProcessLookupError):  # it was quicker
             for pid in met:
-                os.kill(pid, number)
+                os.kill(pid, signal.SIGSTOP)
             if met:
-                return True
-    return False
+                return met
+    return []
 
 
 def test_f04_an_agent_that_stood_still_starts_each_service_once(

@@ -176,7 +176,7 @@ async def test_a_runtime_that_hangs_is_killed_at_the_deadline(bench: Bench) -> N
 
 
 @pytest.mark.parametrize("ends", ["exec sleep 1000", "sleep 1000 & kill -9 $$"])
-async def test_a_creation_that_is_called_off_fails_at_once_and_leaves_nothing(
+async def test_a_creation_that_hangs_and_is_called_off_fails_and_leaves_nothing(
     bench: Bench, ends: str
 ) -> None:
     """A runtime that hangs, and one that is killed while its child holds conmon's pipes."""
@@ -190,6 +190,17 @@ async def test_a_creation_that_is_called_off_fails_at_once_and_leaves_nothing(
             await task
     await gone(hanging)
     assert await bench.runtime.leftovers(Digest("")) == ()
+
+
+async def test_a_creation_that_works_and_is_called_off_succeeds(bench: Bench) -> None:
+    plan = bench.plan(bench.add_bundle("zeta", "exit 7"))
+    bench.replace_runtime_by_one_that_hangs(deadline=60, ends='exec runc "$@"')
+    task = asyncio.get_running_loop().create_task(bench.runtime.create(plan))
+    await bench.said()
+    bench.runtime.call_off(plan.service)
+    pid, _ = await task
+    await bench.runtime.start(plan.service)
+    assert await bench.next_end() == ("zeta", pid, Cause(CauseKind.CODE, 7))
 
 
 async def test_calling_off_what_is_not_being_created_changes_nothing(bench: Bench) -> None:

@@ -45,7 +45,10 @@ OnExit = Callable[[ServiceName, int, Cause], None]
 
 ALIVE = ("running", "paused")
 CONMON_GRACE = 2.0
-"""Seconds that conmon may take to end after its container was killed; it takes about 1 ms."""
+"""Seconds that conmon may take to end after its container was killed; it takes about 1 ms.
+
+And that a runtime at work gets when its creation is called off, for which it needs about 50 ms.
+"""
 
 _REFUSED = "compare the reason with the service's config.json in the image"
 
@@ -115,8 +118,9 @@ class OciRuntime:
 
         conmon waits for ever for a runtime that was killed once its child holds conmon's pipes.
         """
-        if launch := self._launches.pop(service, None):
-            launch.kill()
+        if launch := self._launches.get(service):
+            loop = asyncio.get_running_loop()
+            loop.call_later(CONMON_GRACE, self._give_up, service, launch)
 
     async def start(self, service: ServiceName) -> None:
         """As `RuntimePort.start`."""
@@ -203,6 +207,11 @@ class OciRuntime:
                     if watched := _open(plan.service, directory, saved):
                         return watched
                 raise ValueError("its first process has ended already")
+
+    def _give_up(self, service: ServiceName, launch: Launch) -> None:
+        if self._launches.get(service) is launch:
+            del self._launches[service]
+            launch.kill()
 
     async def _hear_pid(self, service: ServiceName, launch: Launch) -> int:
         self._launches[service] = launch
