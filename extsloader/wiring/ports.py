@@ -4,12 +4,12 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from extsloader.adapters.cgroups.factory import open_cgroups
 from extsloader.adapters.clock import read_moment
-from extsloader.adapters.containerd import ContainerdRuntime
 from extsloader.adapters.directory import FileSources
 from extsloader.adapters.journal import Journal
 from extsloader.adapters.machine_facts import Device, read_revoked_images
@@ -32,6 +32,9 @@ from extsloader.ports.pillar import PillarPorts
 from extsloader.runtime.memory_work import decode_clock, decode_memory
 from extsloader.runtime.pillar import PillarLink
 from extsloader.settings.start import Process
+
+if TYPE_CHECKING:
+    from extsloader.adapters.containerd import ContainerdRuntime
 
 
 def build_ports(
@@ -86,10 +89,13 @@ def build_ports(
 
 def open_runtime(
     settings: Settings, machine: Machine, cgroups: CgroupPort
-) -> OciRuntime | ContainerdRuntime:
+) -> "OciRuntime | ContainerdRuntime":
     """The backend that is configured. Raises MachineError where a program is missing."""
     if settings.runtime != "containerd":
         return OciRuntime(settings, machine, open_logs(settings))
+    # Other devices need not pay for h2.
+    from extsloader.adapters.containerd import ContainerdRuntime  # noqa: PLC0415
+
     return ContainerdRuntime(settings, cgroups, open_logs(settings))
 
 
