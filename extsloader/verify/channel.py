@@ -20,6 +20,15 @@ from extsloader.verify.confinement import confine
 Handler = Callable[[Request, Callable[[int, int], None]], tuple[Answer, Sequence[int]]]
 """Does the work; returns the last answer and the descriptors that go with it."""
 
+
+class GoneError(Exception):
+    """The daemon has died or wants no more of this.
+
+    No OSError, which the store takes for one of its disk: a good stored image would be thought
+    damaged, and replaced under the feet of what runs from it.
+    """
+
+
 PROGRESS_EVERY = 0.1  # seconds
 MAX_TEXT = 4096  # characters of a problem's sentence
 
@@ -28,13 +37,10 @@ def serve(handle: Handler) -> int:
     """Read the request, do the work, send the last answer; the exit status."""
     with socket.socket(fileno=sys.stdin.fileno()) as channel:
         try:
-            packet = channel.recv(MAX_MESSAGE)
-            if not packet:
-                return 1  # the daemon is gone
-            request = msgspec.json.decode(packet, type=Request)
+            request = msgspec.json.decode(_receive(channel), type=Request)
             confine(request.store)
             _answer(channel, request, handle)
-        except ConnectionError:  # the same; a reset, if it had not read all that was said
+        except GoneError:
             return 1
     return 0
 
@@ -61,9 +67,22 @@ def _reporter(channel: socket.socket) -> Callable[[int, int], None]:
     return report
 
 
+def _receive(channel: socket.socket) -> bytes:
+    try:
+        packet = channel.recv(MAX_MESSAGE)
+    except ConnectionError as error:  # it had not read all that a fork has said
+        raise GoneError from error
+    if not packet:
+        raise GoneError
+    return packet
+
+
 def _send(channel: socket.socket, answer: Answer, descriptors: Sequence[int] = ()) -> None:
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
-    channel.sendmsg([msgspec.json.encode(answer)], rights if descriptors else [])
+    try:
+        channel.sendmsg([msgspec.json.encode(answer)], rights if descriptors else [])
+    except ConnectionError as error:
+        raise GoneError from error
 
 
 def _shortened(problem: Problem) -> Problem:

@@ -19,7 +19,7 @@ from extsloader.model.source import Source, SourceKind, Superblock
 
 REQUEST = Request(source=Source(id=SourceId("/nowhere", ""), kind=SourceKind.FILE, size=1))
 HEAD = """
-import os, resource, socket
+import os, resource, socket, sys
 from extsloader.model.errors import ImageRefusedError
 from extsloader.model.helper import Answer
 from extsloader.model.reasons import Code
@@ -29,6 +29,13 @@ def refuse(text):
     raise ImageRefusedError(Code.IO, text)
 def label(text):
     return Answer(superblock=Superblock(fs_type=FsType.UNKNOWN, label=str(text))), ()
+def look_at_store(report):
+    socket.socket(fileno=os.dup(0)).shutdown(socket.SHUT_WR)
+    try:
+        report(1, 2)
+    except OSError:
+        print("the stored image is damaged", file=sys.stderr)
+    return label("a new one")
 """
 
 
@@ -145,4 +152,10 @@ def test_an_agent_that_is_gone_is_told_nothing() -> None:
     """Our end is shut down while the helper works, as when the agent is killed."""
     shut = "socket.socket(fileno=os.dup(0)).shutdown(socket.SHUT_WR)"
     answers, code, words = converse(f"lambda *_: ({shut}, label(1))[1]")
+    assert (answers, code, words) == ([], 1, "")
+
+
+def test_an_agent_that_is_gone_is_no_error_of_the_disk() -> None:
+    """Or the store would replace a good image that is mounted, and the next agent not adopt it."""
+    answers, code, words = converse("lambda _, report: look_at_store(report)")
     assert (answers, code, words) == ([], 1, "")
