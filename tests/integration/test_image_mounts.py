@@ -9,7 +9,7 @@ import pytest
 from extsloader.adapters.mounts.port import Mounts
 from extsloader.adapters.mounts.unmounting import leftovers
 from extsloader.model.errors import MachineError
-from extsloader.model.ids import ServiceName
+from extsloader.model.ids import ServiceName, short
 from extsloader.model.manifest import Service
 from extsloader.model.reasons import Code
 from tests.fakes.real_mounts import (
@@ -117,6 +117,21 @@ def test_a_loop_device_that_an_overlay_still_needs_is_told(machine: Machine) -> 
     assert not machine.mountpoint.exists()
     mounts.undo(service_steps(machine))
     assert loops_of(machine.run.parent) == []
+
+
+def test_a_sweep_takes_directories_without_a_mount_along(machine: Machine) -> None:
+    """An rmdir that failed has left them; of the image that stays, and full ones, none is taken."""
+    target = machine.mount()
+    digits = short(machine.image.digest)
+    kept = [machine.run / "bundles" / f"api-{digits}", machine.run / "uppers" / f"api-{digits}"]
+    full = machine.run / "uppers" / "api-0123456789ab"
+    gone = [machine.run / path for path in ("images/0123456789ab", "bundles/a-0123456789ab/rootfs")]
+    for path in (*kept, full / "work", *gone):
+        path.mkdir(parents=True)
+    Mounts(str(machine.run)).sweep(machine.image.digest)
+    assert [path for path in (*kept, full, Path(target)) if not path.exists()] == []
+    assert not gone[0].exists()
+    assert not gone[1].parent.exists()
 
 
 def test_a_container_that_starts_meanwhile_holds_no_image(machine: Machine) -> None:

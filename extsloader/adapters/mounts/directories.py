@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from extsloader.adapters.mounts.syscalls import (
@@ -41,3 +42,9 @@ def remove_empty(run: str, path: str) -> None:
         opened(parent or ".", _HERE, dir_fd=root, resolve=_SAME_MOUNT) as descriptor,
     ):
         os.rmdir(name, dir_fd=descriptor)
+
+
+def mountpoints(run: str) -> list[str]:
+    """Where mounts of images are or were, each before the directory that it lies in."""
+    patterns = ("images/*", "uppers/*", "bundles/*/*", "bundles/*")
+    return [str(path) for pattern in patterns for path in Path(run).glob(pattern)]

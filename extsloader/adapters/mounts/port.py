@@ -1,11 +1,10 @@
 """The mount port on the real kernel."""
 
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from threading import Lock
 
 from extsloader.adapters.mounts import bundles, images, steps
-from extsloader.adapters.mounts.directories import remove_empty
+from extsloader.adapters.mounts.directories import mountpoints, remove_empty
 from extsloader.adapters.mounts.unmounting import leftovers, raise_all, unmount_all
 from extsloader.adapters.mounts.verity import check, close_others
 from extsloader.model.errors import MachineError
@@ -60,8 +59,9 @@ class Mounts:
         others = [m for m in leftovers(self._run) if not keep or short(keep) not in m.target]
         unmount_all(tuple(others), self._run)
         close_others(keep)
-        for mount in others:  # the directory of a bundle was made for its root file system
-            remove_empty(self._run, str(Path(mount.target).parent))
+        for path in mountpoints(self._run):  # a removal that failed has left some without a mount
+            if not keep or short(keep) not in path:
+                remove_empty(self._run, path)
 
     def find_services(self, mountpoint: str) -> tuple[Service, ...]:
         """Raises MachineError(E_BUNDLE)."""
