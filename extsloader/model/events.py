@@ -56,6 +56,10 @@ class CauseKind(StrEnum):
     LOST = "lost"  # its supervisor died, the exit code with it
 
 
+_SIGNALLED = 128  # a shell's convention, which conmon and containerd follow for signals
+_LAST_SIGNAL = 64
+
+
 class Cause(Struct, frozen=True):
     """How a service ended; `number` is the exit code or the signal."""
 
@@ -72,6 +76,19 @@ class Cause(Struct, frozen=True):
                 return "a kill for lack of memory"
             case CauseKind.LOST:
                 return "an unknown exit code, as its supervisor was gone"
+
+
+def judge(code: int, *, oom: bool) -> Cause:
+    """What an exit code means, of a service that had processes killed for lack of memory or not.
+
+    One above 128 is a signal here: the two cannot be told apart. `oom` is also true when the main
+    process survived such a kill: a clean exit (0) later is no out-of-memory.
+    """
+    if code != 0 and oom:
+        return Cause(CauseKind.OOM)
+    if _SIGNALLED < code <= _SIGNALLED + _LAST_SIGNAL:
+        return Cause(CauseKind.SIGNAL, code - _SIGNALLED)
+    return Cause(CauseKind.CODE, code)
 
 
 class AgentStarted(Struct, frozen=True):

@@ -17,7 +17,7 @@ from pathlib import Path
 from extsloader.adapters.containerd.client import PAUSED, PAUSING, RUNNING, STOPPED, Client
 from extsloader.adapters.containerd.streams import passed_on
 from extsloader.model.errors import MachineError
-from extsloader.model.events import Cause, CauseKind
+from extsloader.model.events import Cause, CauseKind, judge
 from extsloader.model.ids import Digest, ServiceName
 from extsloader.model.plan import ContainerPlan
 from extsloader.model.reasons import Code
@@ -28,9 +28,6 @@ OnExit = Callable[[ServiceName, int, Cause], None]
 
 LABEL = "extsloader.digest"
 """On each container that is ours: the digest of its image."""
-
-_SIGNALLED = 128  # a shell's convention, which containerd follows for signals
-_LAST_SIGNAL = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,12 +226,7 @@ class ContainerdRuntime:
         return Cause(CauseKind.LOST)
 
     def _judge(self, service: ServiceName, code: int) -> Cause:
-        """As with conmon: a code above 128 is a signal, and a clean exit is no out-of-memory."""
-        if code != 0 and self._cgroups.usage(service).oom_kills:
-            return Cause(CauseKind.OOM)
-        if _SIGNALLED < code <= _SIGNALLED + _LAST_SIGNAL:
-            return Cause(CauseKind.SIGNAL, code - _SIGNALLED)
-        return Cause(CauseKind.CODE, code)
+        return judge(code, oom=bool(self._cgroups.usage(service).oom_kills))
 
     def _forget(self, service: ServiceName) -> None:
         if asking := self._asking.pop(service, None):

@@ -8,15 +8,13 @@ import json
 import re
 from pathlib import Path
 
-from extsloader.model.events import Cause, CauseKind
+from extsloader.model.events import Cause, CauseKind, judge
 
 SYNC_PIPE = 3
 """Descriptor on which conmon tells the container's pid, or why there is none."""
 
 MAX_REASON = 500  # characters
 
-_SIGNALLED = 128  # a shell's convention, which conmon follows for signals
-_LAST_SIGNAL = 64
 _COMPLAINT = re.compile(r'level=(?:error|fatal) msg="((?:[^"\\]|\\.)*)"')
 
 
@@ -85,16 +83,10 @@ def _unescape(text: str) -> str:
 def read_cause(directory: Path, container: str) -> Cause:
     """How the container ended, after conmon has ended.
 
-    An exit code above 128 is a signal here: conmon's file does not tell the two apart.
-    The `oom` file stays after any kill for lack of memory in the container, also when the main
-    process survived that: a clean exit (0) later is no out-of-memory.
+    The `oom` file stays after any kill for lack of memory in the container.
     """
     try:
         code = int((directory / "exits" / container).read_text(encoding="ascii"))
     except (OSError, ValueError):
         return Cause(CauseKind.LOST)
-    if code != 0 and (directory / "oom").exists():
-        return Cause(CauseKind.OOM)
-    if _SIGNALLED < code <= _SIGNALLED + _LAST_SIGNAL:
-        return Cause(CauseKind.SIGNAL, code - _SIGNALLED)
-    return Cause(CauseKind.CODE, code)
+    return judge(code, oom=(directory / "oom").exists())
