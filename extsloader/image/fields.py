@@ -9,10 +9,8 @@ from pydantic_core import PydanticKnownError
 from extsloader.image.relations import MAX_SERVICES
 from extsloader.image.strictjson import MAX_INTEGER
 from extsloader.image.verity import BLOCK
+from extsloader.model.ids import NAME, RESERVED
 from extsloader.model.manifest import parse_time
-
-RESERVED = frozenset({"con", "extsloader", "self", "tasks"})
-"""Names of our own and of special files, kept out of paths that are built from service names."""
 
 
 def _check_time(text: str) -> str:
@@ -41,9 +39,8 @@ def at_most(count: int, *, least: int | None = None) -> tuple[FieldInfo, BeforeV
 
 # The patterns are anchored and ASCII only: "$" is the very end here, before no newline.
 TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"
-_NAME = r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"
 
-Name = Annotated[str, Field(pattern=_NAME), AfterValidator(_check_name)]
+Name = Annotated[str, Field(pattern=f"^{NAME}$"), AfterValidator(_check_name)]
 Time = Annotated[str, Field(pattern=TIME), AfterValidator(_check_time)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}$")]

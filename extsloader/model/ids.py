@@ -4,7 +4,12 @@ from dataclasses import dataclass
 from typing import NewType
 
 ServiceName = NewType("ServiceName", str)
-"""A service of the image: `[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?`, checked by the verify helper."""
+"""A service of the image: matches `NAME` as a whole, and is none of `RESERVED`."""
+
+NAME = "[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?"
+
+RESERVED = frozenset({"con", "extsloader", "self", "tasks"})
+"""Names of our own and of special files, kept out of paths that are built from service names."""
 
 Digest = NewType("Digest", str)
 """SHA-256 of an image (squashfs and hash tree, without the trailer), 64 lower-case hex digits."""

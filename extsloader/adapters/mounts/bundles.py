@@ -9,13 +9,12 @@ from extsloader.adapters.mounts.reasons import in_words
 from extsloader.adapters.mounts.syscalls import NO_LINKS, RESOLVE_BENEATH, RESOLVE_NO_XDEV, opened
 from extsloader.image.relations import MAX_SERVICES
 from extsloader.model.errors import MachineError
-from extsloader.model.ids import ServiceName
+from extsloader.model.ids import NAME, RESERVED, ServiceName
 from extsloader.model.manifest import Service
 from extsloader.model.plan import Bundle
 from extsloader.model.reasons import Code
 
 SERVICES: Final = "containers/services"
-_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 MOST: Final = 1 << 20  # bytes of one file; LinuxKit's are about 10 KiB
 # Without O_NONBLOCK the open of a FIFO would wait for a writer for ever.
 _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
@@ -41,7 +40,7 @@ def find_services(mountpoint: str) -> tuple[Service, ...]:
             names = sorted(os.listdir(directory))  # noqa: PTH208 - of a descriptor
     except OSError as error:
         raise _unusable(SERVICES, in_words(error)) from error
-    wrong = [name for name in names if not _NAME.fullmatch(name)]
+    wrong = [name for name in names if name in RESERVED or not re.fullmatch(NAME, name)]
     if wrong:
         raise _unusable(SERVICES, f"{wrong[0]!a} cannot be the name of a service")
     if not 0 < len(names) <= MAX_SERVICES:

@@ -5,7 +5,7 @@ import pytest
 
 from extsloader.adapters.mounts.bundles import MOST, find_services, read_bundle
 from extsloader.model.errors import MachineError
-from extsloader.model.ids import ServiceName
+from extsloader.model.ids import RESERVED, ServiceName
 from extsloader.model.manifest import Service
 from extsloader.model.reasons import Code
 
@@ -104,7 +104,7 @@ def test_the_services_that_lie_in_an_image_are_found_with_defaults(
     assert find_services(str(tmp_path)) == (api, SERVICE)
 
 
-@pytest.mark.parametrize("name", ["Web", "a_b", "-a", "a" * 33, "a\n", "é"])
+@pytest.mark.parametrize("name", ["Web", "a_b", "-a", "a" * 33, "a\n", "é", *sorted(RESERVED)])
 def test_a_name_that_no_service_can_have_is_told(tmp_path: Path, bundle: Path, name: str) -> None:
     (bundle.parent / name).mkdir()
     assert unlisted(tmp_path).endswith(f"{name!a} cannot be the name of a service")
